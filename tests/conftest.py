@@ -1,0 +1,22 @@
+"""Options and fixtures that all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+DEFAULT_GOLDENS = Path(__file__).resolve().parents[1].parent / "shared" / "goldens"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--goldens", type=Path, default=DEFAULT_GOLDENS, help="folder of reference outputs of official implementations"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's own cache, or asks a network for anything."""
+    monkeypatch.setenv("VR_EVAL_HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")

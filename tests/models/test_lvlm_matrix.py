@@ -1,0 +1,190 @@
+"""Every method and composition computes the same whatever the batch, the padding, the cache or the number of images."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.tiny import PROJECTORS, batch, pixels, prompt, tiny_lvlm
+from vr_eval.models.lvlm import LVLM
+
+COMPOSITIONS = [(p, r, f) for p, r in PROJECTORS for f in ("none", "vision_remember")]
+IDS = [f"{p}-{r}-{f}" for p, r, f in COMPOSITIONS]
+
+
+@pytest.fixture(params=COMPOSITIONS, ids=IDS, scope="module")
+def model(request: pytest.FixtureRequest) -> LVLM:
+    projector, ratio, refusion = request.param
+    # One key per token gives attention nothing to choose, so uncompressed tokens get a halo.
+    return tiny_lvlm(projector, ratio, refusion, **({"halo": 1} if ratio == 1 and refusion != "none" else {}))
+
+
+def samples(model: LVLM) -> tuple[list[list[int]], list[int]]:
+    """Prompts with the image at the start, in the middle, at the end, twice, and not at all; images in each."""
+    rows = [
+        prompt(model, "image", 10, 11, 12),
+        prompt(model, 13, 14, "image", 15),
+        prompt(model, 16, 17, 18, 19, "image"),
+        prompt(model, 20, "image", 21, "image", 22, 23),
+        prompt(model, 24, 25, 26),
+    ]
+    return rows, [1, 1, 1, 2, 0]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@torch.no_grad()
+def test_a_batch_gives_the_logits_of_its_samples_one_by_one(model: LVLM, side: str) -> None:
+    rows, counts = samples(model)
+    images = pixels(sum(counts))
+    ids, mask = batch(rows, side)
+    together = model(ids, mask, images).logits
+    start = 0
+    for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
+        own = images[start : start + count] if count else None
+        alone = model(torch.tensor([row]), None, own).logits[0]
+        torch.testing.assert_close(together[place][mask[place].bool()], alone, atol=2e-4, rtol=1e-4)
+        start += count
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"do_sample": False},
+        {"num_beams": 3, "num_return_sequences": 2, "do_sample": False},
+        {"do_sample": True, "num_return_sequences": 2, "temperature": 0.7},
+    ],
+    ids=["greedy", "beams", "samples"],
+)
+def test_generation_with_cache_equals_generation_without(model: LVLM, how: dict) -> None:
+    rows, counts = samples(model)
+    ids, mask = batch(rows, "left")
+    texts = []
+    for use_cache in (True, False):
+        torch.manual_seed(5)
+        texts.append(
+            model.generate(
+                ids,
+                attention_mask=mask,
+                pixel_values=pixels(sum(counts)),
+                max_new_tokens=6,
+                use_cache=use_cache,
+                **how,
+            )
+        )
+    assert texts[0].shape[1] == ids.shape[1] + 6
+    assert torch.equal(texts[0], texts[1])
+
+
+def test_several_sequences_of_one_prompt_see_the_prompts_own_images(model: LVLM) -> None:
+    rows, counts = samples(model)
+    ids, mask = batch(rows, "left")
+    images = pixels(sum(counts))
+    alike = dict(max_new_tokens=5, do_sample=False, num_beams=2)
+    together = model.generate(ids, attention_mask=mask, pixel_values=images, num_return_sequences=2, **alike)
+    start = 0
+    for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
+        own = images[start : start + count] if count else None
+        alone = model.generate(torch.tensor([row]), pixel_values=own, num_return_sequences=2, **alike)
+        got = together[2 * place : 2 * place + 2, -5:]
+        assert torch.equal(got, alone[:, -5:])
+        start += count
+
+
+@torch.no_grad()
+def test_features_handed_in_equal_pixels(model: LVLM) -> None:
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
+    features = model.encode_images(pixels(1))
+    assert torch.equal(model(ids, None, pixels(1)).logits, model(ids, vision_features=features).logits)
+
+
+@torch.no_grad()
+def test_the_inference_version_agrees(model: LVLM) -> None:
+    import copy
+
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7), prompt(model, 8, "image", 9, 10)])
+    trained = model(ids, None, pixels(2)).logits
+    merged = copy.deepcopy(model).to_inference()
+    torch.testing.assert_close(merged(ids, None, pixels(2)).logits, trained, atol=1e-4, rtol=0)
+    assert not any(parameter.requires_grad for parameter in merged.parameters())
+
+
+@torch.no_grad()
+def test_saved_and_loaded_gives_the_same_logits(model: LVLM, tmp_path) -> None:
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
+    model.save_pretrained(tmp_path)
+    loaded = LVLM.from_pretrained(tmp_path).eval()
+    assert torch.equal(loaded(ids, None, pixels(1)).logits, model(ids, None, pixels(1)).logits)
+    assert not list(tmp_path.glob("*.bin"))
+
+
+@torch.no_grad()
+def test_bfloat16_runs_and_stays_close(model: LVLM) -> None:
+    import copy
+
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    out = half(ids, None, pixels(1)).logits
+    assert out.dtype == torch.bfloat16
+    assert torch.isfinite(out).all()
+
+
+def test_gradient_checkpointing_changes_no_gradient(model: LVLM) -> None:
+    import copy
+
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
+    grads = []
+    for checkpointing in (False, True):
+        twin = copy.deepcopy(model).train().requires_grad_(True)
+        if checkpointing:
+            twin.gradient_checkpointing_enable({"use_reentrant": False})
+        labels = ids.clone()
+        labels[:, :-2] = -100
+        twin(ids, None, pixels(1), labels=labels).loss.backward()
+        grads.append({name: p.grad for name, p in twin.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    for name, gradient in grads[0].items():
+        torch.testing.assert_close(gradient, grads[1][name], atol=1e-6, rtol=1e-4)
+
+
+def test_the_gradient_reaches_every_method_parameter(model: LVLM) -> None:
+    import copy
+
+    twin = copy.deepcopy(model).train()
+    ids = torch.tensor([prompt(twin, 5, "image", 6, 7, 8)])
+    labels = ids.clone()
+    labels[:, :-1] = -100
+    twin(ids, None, pixels(1), labels=labels).loss.backward()
+    for part in (twin.projector, twin.refusion):
+        for name, parameter in part.named_parameters() if part is not None else ():
+            assert parameter.grad is not None, name
+            if "k_proj" not in name or "bias" not in name:
+                assert parameter.grad.abs().sum() > 0, name
+
+
+@torch.no_grad()
+def test_nothing_of_a_call_outlives_it(model: LVLM) -> None:
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
+    text = torch.tensor([[5, 6, 7]])
+    before = model(text).logits
+    model(ids, None, pixels(1))
+    assert torch.equal(model(text).logits, before)
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.decoder.layers)
+
+
+@torch.no_grad()
+def test_hooks_are_gone_after_an_exception(model: LVLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("boom")
+
+    last = model.decoder.layers[-1]
+    monkeypatch.setattr(last, "forward", broken)
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
+    with pytest.raises(RuntimeError, match="boom"):
+        model(ids, None, pixels(1))
+    assert not any(layer._forward_hooks for layer in model.decoder.layers)
+
+
+def test_too_few_images_are_refused(model: LVLM) -> None:
+    ids = torch.tensor([prompt(model, 5, "image", "image", 7)])
+    with pytest.raises(ValueError, match="image tokens for 1 image"):
+        model(ids, None, pixels(1))

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from vr_eval import cli
+from vr_eval.errors import InputError, Problem, VrEvalError
+
+ROOT = Path(cli.__file__).parents[1]
+HEAVY = ["torch", "transformers", "datasets", "pandas", "numpy", "lmms_eval", "pyarrow", "PIL", "matplotlib", "jinja2"]
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Runs the command; the last line of stderr names the heavy modules that it imported."""
+    code = (
+        "import sys; from vr_eval.cli import main\n"
+        "try: code = main(sys.argv[1:])\n"
+        "except SystemExit as error: code = error.code\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+        "sys.exit(code)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["plan", "--help"],
+        ["plan", "projectors"],
+        ["plan", "ablations/projectors.yaml", "--json", "--set", "recipe.stage2_steps=5"],
+        ["list", "methods"],
+        ["list", "backbones"],
+        ["list", "ablations"],
+    ],
+)
+def test_light_commands_work_anywhere_and_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == ["[]"]
+    assert done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_grid_ends_with_exit_code_2_no_traceback_and_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("name: a\nbackbone: micro\ngrid: {projector: [avg_pol], ratio: [5]}\n")
+    for command in ("plan", "run", "train"):
+        done = run(command, "bad.yaml", cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert "bad.yaml:3: grid.projector: unknown projector (given: 'avg_pol'" in done.stderr
+        assert "bad.yaml:3: grid.ratio: a ratio of 1/5 does not divide" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert done.stderr.splitlines()[-1] == "[]"
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+def test_the_module_runs_as_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vr_eval", "list", "backbones"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert "micro" in done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    done = subprocess.run(
+        f"'{sys.executable}' -m vr_eval list methods | true", cwd=ROOT, shell=True, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["evaluate"], ["plan"], ["plan", "a", "--limit", "x"], ["list", "cells"]])
+def test_a_wrong_command_line_ends_with_exit_code_2_and_the_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: vr-eval" in capsys.readouterr().err
+
+
+@pytest.fixture
+def listing(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """The catalog, in place of a command that does something: tests put an error into it."""
+    from vr_eval.config import catalog
+
+    return catalog
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (InputError(Problem("wrong", key="name")), 2, "vr-eval: name: wrong"),
+        (VrEvalError("2 cells failed: \x1b[31mmlp"), 1, "vr-eval: 2 cells failed: mlp"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_errors_become_messages_and_exit_codes(
+    error: BaseException,
+    code: int,
+    text: str,
+    listing: types.ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> str:
+        raise error
+
+    monkeypatch.setattr(listing, "list_backbones", fail)
+    assert cli.main(["list", "backbones"]) == code
+    message = capsys.readouterr().err
+    assert text in message
+    assert "Traceback" not in message
+
+
+def test_a_bug_keeps_its_traceback(listing: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(listing, "list_backbones", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["list", "backbones"])
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, module: str, function: str, calls: list[object]) -> None:
+    def record(*args: object, **kwargs: object) -> int:
+        calls.append((args, kwargs))
+        return 1
+
+    stand_in = types.ModuleType(module)
+    setattr(stand_in, function, record)
+    monkeypatch.setitem(sys.modules, module, stand_in)
+
+
+def test_run_passes_grid_place_device_and_batch_size_and_returns_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: list[object] = []
+    fake(monkeypatch, "vr_eval.runs.execute", "run_grid", calls)
+    arguments = ["run", "projectors", "--out", str(tmp_path), "--device", "cpu", "--batch-size", "5", "--limit", "3"]
+    assert cli.main(arguments) == 1
+    ((grid,), options) = calls[0]  # type: ignore[misc]
+    assert grid.limit == 3  # type: ignore[has-type]
+    assert options == {"out": tmp_path, "device": "cpu", "batch_size": 5}  # type: ignore[has-type]
+
+
+def test_train_and_report_pass_their_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    fake(monkeypatch, "vr_eval.runs.execute", "train_grid", calls)
+    fake(monkeypatch, "vr_eval.report", "build", calls)
+    assert cli.main(["train", "projectors"]) == 1
+    assert cli.main(["report", "runs/x"]) == 0
+    assert calls[0][1] == {"device": "auto"}  # type: ignore[index]
+    assert calls[1] == ((Path("runs/x"),), {})
+
+
+def test_the_plan_of_the_default_grid_is_the_one_of_the_issue(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["plan", "projectors", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["run_dir"] == "runs/projectors"
+    assert [cell["label"] for cell in plan["cells"]] == [
+        "avg_pool 1/4",
+        "avg_pool 1/4 + vision_remember",
+        "pixel_shuffle 1/4",
+        "pixel_shuffle 1/4 + vision_remember",
+        "tokenpacker 1/4",
+        "tokenpacker 1/4 + vision_remember",
+        "mlp",
+    ]
+    assert [cell["tokens"] for cell in plan["cells"]] == [36] * 6 + [144]
+    assert [cell["baseline"] for cell in plan["cells"]] == [False] * 6 + [True]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "ablations").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_grid_loads_and_says_what_it_asks(path: Path) -> None:
+    from vr_eval.config.grid import load_grid
+
+    grid = load_grid(path)
+    assert grid.name == path.stem
+    assert grid.baseline is not None
+    header = path.read_text().split("\nname:")[0]
+    assert header.startswith("# ")
+    for word in ("?", "Paper:", "Expected time:"):
+        assert word in header

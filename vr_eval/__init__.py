@@ -1,0 +1,1 @@
+"""Compress vision tokens, look again, measure: an evaluation harness."""

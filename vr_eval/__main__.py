@@ -1,0 +1,7 @@
+"""``python -m vr_eval`` is ``vr-eval``."""
+
+import sys
+
+from vr_eval.cli import main
+
+sys.exit(main())

@@ -1,0 +1,240 @@
+"""Answers questions with an LVLM: batched, left-padded, sorted by length, kept batch by batch.
+
+Notable:
+- a batch holds questions of one decoding, whatever their tasks; every question brings its own images and messages;
+- a question that fails (a corrupt image, an exception) is asked again alone and, if it fails again, recorded as failed;
+  the others of its batch are unaffected;
+- running out of memory halves the batch;
+- when nothing but the same failure comes back, it is our bug or a broken model, and the cell ends.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from transformers import LlavaProcessor
+
+from vr_eval.adapters.questions import Answer, AnswerLog, Decoding, Messages, Question
+from vr_eval.errors import VrEvalError
+from vr_eval.models.features import FeatureStore, ImageEncoder
+from vr_eval.models.lvlm import LVLM
+
+HOPELESS = 20
+"""So many first questions that all fail in the same way end the cell."""
+_FAILURE_CHARACTERS = 500
+
+
+class CellError(VrEvalError):
+    """A cell cannot be evaluated; the other cells of its grid can."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A question as the model reads it: token ids with every image spelled out, and its images in reading order."""
+
+    ids: list[int]
+    images: list[Image]
+
+
+class Answerer:
+    """One model with what it needs to answer questions.
+
+    Attributes:
+        model: In its inference version.
+        encoder: Images to features, through a store that other cells may share.
+        batch_size: Questions answered at once.
+        log: Keeps answers while the evaluation runs, and knows those of an earlier run.
+    """
+
+    def __init__(
+        self,
+        model: LVLM,
+        processor: LlavaProcessor,
+        *,
+        batch_size: int = 1,
+        store: FeatureStore | None = None,
+        log: AnswerLog | None = None,
+    ) -> None:
+        self.model, self.processor = model, processor
+        self.encoder = ImageEncoder(model, processor.image_processor, store or FeatureStore())
+        self.batch_size = batch_size
+        self.log = log
+        self._failures = _Failures(hopeless=True)
+
+    def answer(self, questions: Sequence[Question], progress: Callable[[int], None] = lambda n: None) -> list[Answer]:
+        """One answer per question, in their order; `progress` hears how many more are answered.
+
+        Raises:
+            CellError: the first `HOPELESS` questions, or all if there are fewer, failed in the same way.
+        """
+        answers = {}
+        for question in questions:
+            kept = self.log.get(question) if self.log is not None else None
+            if kept is not None:
+                answers[question.key] = kept
+        pending = [question for question in questions if question.key not in answers]
+        progress(len(questions) - len(pending))
+        self._failures = _Failures(hopeless=not answers)
+        for batch, answered in self._batches(pending):
+            if self.log is not None:
+                self.log.add(batch, answered)
+            answers |= {question.key: answer for question, answer in zip(batch, answered, strict=True)}
+            progress(len(batch))
+        self._failures.end()
+        return [answers[question.key] for question in questions]
+
+    def _batches(self, questions: Sequence[Question]) -> Iterator[tuple[list[Question], list[Answer]]]:
+        """Batches with their answers; while one is being answered, the next one's images are decoded."""
+        ordered = sorted(questions, key=lambda q: (q.settings, -len(q.prompt), q.prompt, q.key))
+        batches = []
+        for _, group in groupby(ordered, key=lambda q: q.settings):
+            same = list(group)
+            batches += [same[start : start + self.batch_size] for start in range(0, len(same), self.batch_size)]
+        with ThreadPoolExecutor(1, thread_name_prefix="vr-eval-prepare") as pool:
+            ahead = [pool.submit(self._prepare_all, batch) for batch in batches[:1]]
+            for number, batch in enumerate(batches):
+                prepared = ahead.pop().result()
+                ahead = [pool.submit(self._prepare_all, following) for following in batches[number + 1 : number + 2]]
+                yield batch, self._answer_batch(prepared, Decoding.of(batch[0].gen_kwargs))
+
+    def _prepare_all(self, batch: Sequence[Question]) -> list[Prepared | Exception]:
+        return [self._prepare(question) for question in batch]
+
+    def _prepare(self, question: Question) -> Prepared | Exception:
+        try:
+            return prepare(question.load(), self.processor, self.model.tokens_per_image)
+        except Exception as error:  # whatever a task's code or an image decoder raises is this one question's failure
+            return error
+
+    def _answer_batch(self, prepared: Sequence[Prepared | Exception], decoding: Decoding) -> list[Answer]:
+        good = iter(self._generate([entry for entry in prepared if isinstance(entry, Prepared)], decoding))
+        return [next(good) if isinstance(entry, Prepared) else self._failed(entry) for entry in prepared]
+
+    def _generate(self, prepared: list[Prepared], decoding: Decoding) -> list[Answer]:
+        """Answers to questions of one decoding; smaller batches where one does not go through as a whole."""
+        if not prepared:
+            return []
+        try:
+            answers = self._generate_at_once(prepared, decoding)
+        except Exception as error:  # whatever the model raises is a failure of the questions that it raises it for
+            if len(prepared) == 1:
+                return [self._failed(error)]
+            memory = _is_out_of_memory(error)
+        else:
+            self._failures.hopeless = False
+            return answers
+        # Outside of the handler: the exception's traceback holds the tensors that memory is needed for.
+        if memory and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        size = math.ceil(len(prepared) / 2) if memory else 1
+        parts = [prepared[start : start + size] for start in range(0, len(prepared), size)]
+        return [answer for part in parts for answer in self._generate(part, decoding)]
+
+    def _generate_at_once(self, prepared: Sequence[Prepared], decoding: Decoding) -> list[Answer]:
+        device, tokenizer = self.model.device, self.processor.tokenizer
+        ids, mask = left_padded([entry.ids for entry in prepared], tokenizer.pad_token_id)
+        images = [image for entry in prepared for image in entry.images]
+        vision = {"vision_features": self.encoder(images)} if images else {}
+        sampling = decoding.sampling or {"do_sample": False}
+        _finish(device)
+        started = time.perf_counter()
+        generated = self.model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            max_new_tokens=decoding.max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            **vision,
+            **sampling,
+        )
+        _finish(device)
+        latency_ms = (time.perf_counter() - started) * 1000 / len(prepared)
+        answers = []
+        for row in generated[:, ids.shape[1] :].tolist():
+            length = row.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in row else len(row)
+            text = tokenizer.decode(row[:length], skip_special_tokens=True)
+            answers.append(Answer(decoding.cut(text), latency_ms, length))
+        return answers
+
+    def _failed(self, error: Exception) -> Answer:
+        self._failures.add(error)
+        return Answer("", math.nan, 0, _first_line(error))
+
+
+class _Failures:
+    """Notices when nothing but failures of one kind comes back."""
+
+    def __init__(self, hopeless: bool) -> None:
+        self.hopeless = hopeless
+        self._first: Exception | None = None
+        self._count = 0
+
+    def add(self, error: Exception) -> None:
+        """Raises CellError if this is failure number `HOPELESS`, all of one kind, and nothing was answered before."""
+        self._first = self._first or error
+        self._count += 1
+        self.hopeless &= type(error) is type(self._first)
+        if self._count >= HOPELESS:
+            self.end()
+
+    def end(self) -> None:
+        """Raises CellError if every question so far failed in the same way."""
+        if self.hopeless and self._first is not None:
+            raise CellError(f"all of the first {self._count} questions failed: {_first_line(self._first)}") from self._first
+
+
+def prepare(messages: Messages, processor: LlavaProcessor, tokens_per_image: int) -> Prepared:
+    """Chat messages as token ids, in the format of training (training/conversation.py).
+
+    Raises:
+        ValueError: the chat template does not show every image.
+    """
+    marker, tokenizer = processor.image_token, processor.tokenizer
+    images = [part["image"] for message in messages for part in message["content"] if part["type"] == "image"]
+    shown = [{**m, "content": [_without(part, marker) for part in m["content"]]} for m in messages]
+    text = processor.apply_chat_template(shown, tokenize=False, add_generation_prompt=True)
+    if text.count(marker) != len(images):
+        raise ValueError(f"the chat template shows {text.count(marker)} of {len(images)} images")
+    expanded = text.replace(marker, marker * tokens_per_image)
+    return Prepared(tokenizer(expanded, add_special_tokens=False)["input_ids"], images)
+
+
+def left_padded(rows: Sequence[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask ``(B, S)``, padding on the left."""
+    width = max(map(len, rows))
+    ids = [[pad_token_id] * (width - len(row)) + row for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def _without(part: dict[str, object], marker: str) -> dict[str, object]:
+    """A question that mentions the image token in words must not ask for an image with it."""
+    if part["type"] == "text":
+        return {**part, "text": str(part["text"]).replace(marker, "")}
+    return {"type": part["type"]}
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # On the CPU torch raises a plain RuntimeError.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _finish(device: torch.device) -> None:
+    """Wait until a device that works on its own has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _first_line(error: Exception) -> str:
+    message = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {message}"[:_FAILURE_CHARACTERS]

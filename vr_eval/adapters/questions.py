@@ -1,0 +1,112 @@
+"""What a harness asks and what a model answers, free of any harness.
+
+A question carries its images as a function: they are decoded when its batch is prepared, and not at all for a question
+that has an answer from an earlier run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+Messages = list[dict[str, Any]]
+"""Chat messages of Hugging Face's shape; images are `{"type": "image", "image": PIL.Image.Image}`."""
+
+DEFAULT_NEW_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How an answer is generated.
+
+    Attributes:
+        max_new_tokens: Longest answer.
+        until: The answer ends before the first of these texts.
+        sampling: Arguments of `generate` beyond greedy search; empty for greedy search.
+    """
+
+    max_new_tokens: int
+    until: tuple[str, ...]
+    sampling: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, kwargs: Mapping[str, Any]) -> Decoding:
+        """From a task's `generation_kwargs`. Keys that are no matter of decoding (image_aspect_ratio) are left aside."""
+        until = kwargs.get("until") or ()
+        until = (until,) if isinstance(until, str) else until
+        temperature = kwargs.get("temperature") or 0
+        sampling: dict[str, Any] = {}
+        if kwargs.get("do_sample", temperature > 0) and temperature > 0:
+            sampling = {"do_sample": True, "temperature": float(temperature)}
+            sampling |= {name: kwargs[name] for name in ("top_p", "top_k") if kwargs.get(name) is not None}
+        if (kwargs.get("num_beams") or 1) > 1:
+            sampling["num_beams"] = int(kwargs["num_beams"])
+        tokens = int(kwargs.get("max_new_tokens") or DEFAULT_NEW_TOKENS)
+        return cls(tokens, tuple(text for text in until if text), sampling)
+
+    def cut(self, text: str) -> str:
+        """`text` up to the first stop text."""
+        for stop in self.until:
+            text = text.split(stop)[0]
+        return text
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a task.
+
+    Attributes:
+        task: Name of the task.
+        doc_id: Number of the question in the task.
+        prompt: The text that the task asks, before any chat template.
+        gen_kwargs: The task's `generation_kwargs`; never changed.
+        load: Gives the chat messages with their images; may raise anything.
+    """
+
+    task: str
+    doc_id: int
+    prompt: str
+    gen_kwargs: Mapping[str, Any]
+    load: Callable[[], Messages]
+
+    @cached_property
+    def settings(self) -> str:
+        """`gen_kwargs` as canonical text: questions of one batch share it."""
+        return json.dumps(self.gen_kwargs, sort_keys=True, default=str)
+
+    @cached_property
+    def key(self) -> tuple[str, int, str]:
+        """Names its answer in a journal: task, number, and a hash of the prompt and how it is decoded."""
+        digest = hashlib.sha256(f"{self.settings}\0{self.prompt}".encode("utf-8", "surrogatepass")).hexdigest()
+        return self.task, self.doc_id, digest[:16]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        text: The answer; empty if it failed.
+        latency_ms: Share of the batch's time in `generate` (the tower, which cells share, is not in it); NaN if it failed.
+        new_tokens: Generated tokens, the end of the turn included.
+        failure: `ExceptionName: message`, or empty.
+    """
+
+    text: str
+    latency_ms: float
+    new_tokens: int
+    failure: str = ""
+
+
+class AnswerLog(Protocol):
+    """Where answers are kept while a cell is being evaluated."""
+
+    def get(self, question: Question) -> Answer | None:
+        """The answer of an earlier run, unless it failed."""
+
+    def add(self, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
+        """Keep the answers of a batch for good before the next batch begins."""

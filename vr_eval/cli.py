@@ -1,0 +1,172 @@
+"""The command ``vr-eval``. Thin: it reads arguments, calls one function, and turns errors into messages.
+
+Every import beyond the standard library waits until its command runs, so that ``--help`` is there at once and ``plan``
+never loads torch. Exit codes: 0 done, 1 something failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vr_eval.errors import VrEvalError, sanitize_terminal
+
+if TYPE_CHECKING:
+    from vr_eval.config.grid import Grid
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help can end with a text that is made only when it is asked for."""
+
+    tail: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        text = super().format_help()
+        return f"{text}\n{self.tail()}\n" if self.tail is not None else text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        options = _parser().parse_args(arguments)
+        code: int = options.command(options)
+        # Here, and not at exit, a reader that has gone away can still be answered quietly.
+        sys.stdout.flush()
+        return code
+    except VrEvalError as error:
+        print(f"vr-eval: {sanitize_terminal(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nvr-eval: interrupted; the same command continues where this one stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="vr-eval", description="What saving vision tokens costs a vision-language model, and what brings it back."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="train what is missing, evaluate every cell, write the report")
+    _add_grid(run)
+    _add_out(run)
+    _add_device(run)
+    run.add_argument("--batch-size", metavar="N", type=int, help="questions answered at once (default: the file's)")
+    run.set_defaults(command=_run)
+
+    plan = commands.add_parser("plan", help="print what a run would do; creates nothing")
+    plan.description = "Print the cells of a grid file, what is cached, what will be trained and the estimated time."
+    plan.tail = _grid_keys
+    _add_grid(plan)
+    _add_out(plan)
+    plan.add_argument("--json", action="store_true", help="print the plan as JSON")
+    plan.set_defaults(command=_plan)
+
+    train = commands.add_parser("train", help="train the missing checkpoints of a grid, evaluate nothing")
+    _add_grid(train)
+    _add_device(train)
+    train.set_defaults(command=_train)
+
+    report = commands.add_parser("report", help="rebuild the report of a run directory from its records")
+    report.add_argument("run_dir", metavar="DIR", type=Path, help="run directory, e.g. runs/projectors")
+    report.set_defaults(command=_report)
+
+    listing = commands.add_parser("list", help="what there is: methods, backbones, ablations")
+    listing.add_argument("what", choices=("methods", "backbones", "ablations"))
+    listing.add_argument("--backbone", metavar="NAME", default="micro", help="backbone for token counts (micro)")
+    listing.set_defaults(command=_list)
+
+    micro = commands.add_parser("micro", help="the embedded backbone and its generated suites")
+    actions = micro.add_subparsers(title="actions", metavar="ACTION", required=True)
+    build = actions.add_parser("build", help="rebuild tower, decoder and every shipped checkpoint from nothing")
+    build.set_defaults(command=_micro_build)
+    return parser
+
+
+def _add_grid(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="grid file, or the name of an ablation such as `projectors`")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="set a key of the file, e.g. recipe.stage2_steps=50 or seeds=[0,1]; may be given several times",
+    )
+    parser.add_argument("--limit", metavar="N", type=int, help="first N questions of each task only")
+    parser.add_argument("--backbone", metavar="NAME", help="backbone in place of the file's")
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", metavar="DIR", type=Path, help="run directory (default: runs/NAME)")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", metavar="NAME", default="auto", help="cpu, cuda, cuda:1, ... (default: auto)")
+
+
+def _grid_keys() -> str:
+    from vr_eval.config.schema import document_keys
+
+    return document_keys()
+
+
+def _load(options: argparse.Namespace) -> Grid:
+    from vr_eval.config.grid import load_grid
+
+    batch_size = getattr(options, "batch_size", None)
+    return load_grid(options.file, options.overrides, options.limit, options.backbone, batch_size)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from vr_eval.config.plan import plan_grid
+
+    plan = plan_grid(_load(options), options.out)
+    print(plan.to_json() if options.json else plan.to_text())
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    grid = _load(options)
+    from vr_eval.runs.execute import run_grid
+
+    return run_grid(grid, out=options.out, device=options.device, batch_size=grid.batch_size)
+
+
+def _train(options: argparse.Namespace) -> int:
+    grid = _load(options)
+    from vr_eval.runs.execute import train_grid
+
+    return train_grid(grid, device=options.device)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from vr_eval.report import build
+
+    print(build(options.run_dir))
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from vr_eval.config import catalog
+
+    if options.what == "methods":
+        print(catalog.list_methods(options.backbone))
+    else:
+        print(catalog.list_backbones() if options.what == "backbones" else catalog.list_ablations())
+    return 0
+
+
+def _micro_build(options: argparse.Namespace) -> int:
+    from vr_eval.micro.build import build_all
+
+    build_all()
+    return 0

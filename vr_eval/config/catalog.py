@@ -1,0 +1,97 @@
+"""``vr-eval list``: methods, backbones and ablations as text, from the registries alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Iterator
+
+from vr_eval import paths
+from vr_eval.config.fields import info_of
+from vr_eval.errors import InputError, Problem, nearest
+from vr_eval.methods.registry import METHODS, MethodSpec, square_ratios
+from vr_eval.models.backbones import BACKBONES, BackboneSpec
+
+WIDTH = 110
+
+
+def list_methods(backbone: str) -> str:
+    """Every method: seam, options with defaults and sources, tokens at each ratio on ``backbone``, publication.
+
+    Raises:
+        InputError: The backbone is not registered.
+    """
+    if backbone not in BACKBONES:
+        allowed, close = ", ".join(BACKBONES), nearest(backbone, BACKBONES)
+        raise InputError(Problem("unknown backbone", "--backbone", given=backbone, allowed=allowed, nearest=close))
+    spec = BACKBONES[backbone]
+    head = f"Methods (tokens on the backbone {spec.name}, {spec.grid}x{spec.grid} patches)"
+    return "\n\n".join([head, *("\n".join(_method(method, spec)) for method in METHODS.values())])
+
+
+def list_backbones() -> str:
+    """Every backbone with its sizes, suites and tasks."""
+    blocks = []
+    for spec in BACKBONES.values():
+        suites = "; ".join(f"{suite}: {', '.join(tasks)}" for suite, tasks in spec.suites.items())
+        lines = [
+            f"{spec.name}: {spec.summary}",
+            f"  image     {spec.image_px}x{spec.image_px} pixels, {spec.grid}x{spec.grid} patches",
+            f"  tower     {spec.tower_depth} layers, {spec.tower_width} wide",
+            f"  decoder   {spec.decoder_depth} layers, {spec.decoder_width} wide",
+            f"  ratios    {', '.join(f'1/{ratio}' for ratio in square_ratios(spec.grid))}",
+            f"  suites    {suites}",
+        ]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def list_ablations() -> str:
+    """Every grid file that travels with the project, with the question it asks (its first comment line)."""
+    lines = []
+    for path in sorted(paths.resource("ablations").glob("*.yaml")):
+        with path.open(encoding="utf-8") as file:
+            question = file.readline().removeprefix("#").strip()
+        lines.append(f"{path.stem:<16} {question}")
+    return "\n".join(lines) if lines else f"no grid files in {paths.resource('ablations')}"
+
+
+def _method(method: MethodSpec, spec: BackboneSpec) -> Iterator[str]:
+    kind = "trained" if method.trainable else "training-free"
+    yield f"{method.name}  ({method.seam}, {kind}, version {method.version})"
+    yield from _entry("", method.summary)
+    yield from _entry("source", f"{method.source}, {method.link}")
+    missing = [feature for feature in method.needs if feature not in spec.features]
+    if missing:
+        yield from _entry("tokens", f"not on this backbone, which lacks: {', '.join(missing)}")
+    elif method.seam == "projector":
+        options = method.options().resolve(spec)
+        counts = (f"1/{ratio}: {method.tokens(spec.grid, ratio, options)}" for ratio in method.ratios(spec.grid))
+        yield from _entry("tokens", ", ".join(counts))
+    else:
+        yield from _entry("tokens", "those of the projector")
+    for source, text in method.details:
+        yield from _entry(source, text)
+    defaults = method.options()
+    resolved = defaults.resolve(spec)
+    for field in dataclasses.fields(defaults):
+        info = info_of(field)
+        default = _plain(getattr(defaults, field.name))
+        if info.default_note:
+            default += f": {info.default_note}; here {_plain(getattr(resolved, field.name))}"
+        choices = f" [{', '.join(info.choices)}]" if info.choices else ""
+        yield from _entry(field.name, f"{info.help}{choices} (default {default}; {info.source})", indent=4)
+
+
+def _entry(name: str, text: str, indent: int = 2) -> Iterator[str]:
+    head = " " * indent + (f"{name:<15}" if name else "")
+    yield from textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
+
+
+def _plain(value: object) -> str:
+    """``value`` as YAML writes it."""
+    if isinstance(value, tuple):
+        return str(list(value))
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,122 @@
+"""A cell: one configuration of methods on one backbone, with one seed. The unit that is trained and evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vr_eval.config.frozen import FrozenDict
+from vr_eval.config.recipe import Recipe
+from vr_eval.methods.options import Options
+from vr_eval.methods.registry import METHODS, NONE, MethodSpec
+from vr_eval.models.backbones import BACKBONES, BackboneSpec
+
+SEAMS = ("projector", "refusion", "pruning")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is trained and evaluated as one; equal cells have equal results.
+
+    Attributes:
+        backbone: Name in ``BACKBONES``.
+        projector: Name of the projector.
+        ratio: r = s * s; the projector keeps 1/r of the patches as vision tokens.
+        refusion: Name of the refusion method, or ``none``.
+        pruning: Name of the pruning method, or ``none``.
+        seed: Seed of initialisation, data order and evaluation.
+        options: Method name to its options that differ from the default (what the default stands for on this backbone
+            counts as the default). Frozen and sorted, whatever was passed.
+        recipe: How it is trained.
+
+    Raises:
+        KeyError: The backbone or a method is not registered.
+        ValueError: There are options for a method that the cell does not use.
+    """
+
+    backbone: str
+    projector: str
+    ratio: int
+    refusion: str
+    pruning: str
+    seed: int
+    options: Mapping[str, Mapping[str, object]]
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        used = {method.name for method in self.methods}
+        unused = sorted(set(self.options) - used)
+        if unused:
+            raise ValueError(f"options for {', '.join(unused)}, which this cell does not use")
+        differing = {}
+        for name in sorted(self.options):
+            default = METHODS[name].options().resolve(self.spec)
+            chosen = dataclasses.replace(METHODS[name].options(), **self.options[name]).resolve(self.spec)
+            values = _changed(default, chosen)
+            if values:
+                differing[name] = FrozenDict(values)
+        object.__setattr__(self, "options", FrozenDict(differing))
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """The backbone."""
+        return BACKBONES[self.backbone]
+
+    @property
+    def methods(self) -> tuple[MethodSpec, ...]:
+        """The methods in its seams, in the seams' order, empty seams left out."""
+        return tuple(METHODS[name] for name in (self.projector, self.refusion, self.pruning) if name != NONE)
+
+    def resolved(self, method: str) -> Options:
+        """All options of one of its methods, with every default resolved for this backbone."""
+        return dataclasses.replace(METHODS[method].options(), **self.options.get(method, {})).resolve(self.spec)
+
+    @property
+    def tokens(self) -> int:
+        """Vision tokens per image that the decoder sees."""
+        return METHODS[self.projector].tokens(self.spec.grid, self.ratio, self.resolved(self.projector))
+
+    @property
+    def label(self) -> str:
+        """The configuration for people, without the seed: ``tokenpacker 1/4 + vision_remember [scope=global]``."""
+        label = self.projector
+        if self.ratio != 1 or METHODS[self.projector].ratios(self.spec.grid) != (1,):
+            label += f" 1/{self.ratio}"
+        for name in (self.refusion, self.pruning):
+            if name != NONE:
+                label += f" + {name}"
+        options = list(self._labelled_options())
+        return f"{label} [{', '.join(options)}]" if options else label
+
+    def row(self) -> dict[str, object]:
+        """The cell as a row of a grid file, without the seed: seams, ratio and ``method.option`` keys, plain values."""
+        row: dict[str, object] = {
+            "projector": self.projector,
+            "ratio": self.ratio,
+            "refusion": self.refusion,
+            "pruning": self.pruning,
+        }
+        for method, options in self.options.items():
+            for name, value in options.items():
+                row[f"{method}.{name}"] = list(value) if isinstance(value, tuple) else value
+        return row
+
+    def _labelled_options(self) -> Iterator[str]:
+        for method, options in self.options.items():
+            for name, value in options.items():
+                # Two methods of a cell may share the name of an option, e.g. `levels`.
+                shared = sum(name in {f.name for f in dataclasses.fields(spec.options)} for spec in self.methods) > 1
+                yield f"{method}.{name}={_shown(value)}" if shared else f"{name}={_shown(value)}"
+
+
+def _changed(default: Options, chosen: Options) -> dict[str, Any]:
+    names = sorted(f.name for f in dataclasses.fields(default))
+    return {name: getattr(chosen, name) for name in names if getattr(chosen, name) != getattr(default, name)}
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,191 @@
+"""``load_grid``: from a grid file (and the command line) to cells, with every problem of the file in one error."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from vr_eval import paths
+from vr_eval.config.cell import Cell
+from vr_eval.config.document import MAX_BYTES, Dumper, Node, Problems, override, parse
+from vr_eval.config.expand import expand, find_baseline
+from vr_eval.config.parse import apply_overrides, read_grid_file
+from vr_eval.config.recipe import Recipe
+from vr_eval.config.schema import GridFile
+from vr_eval.errors import InputError, Problem, nearest
+from vr_eval.models.backbones import BackboneSpec
+
+__all__ = ["Cell", "Grid", "load_grid"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What one command runs.
+
+    Attributes:
+        name: Names the run directory.
+        backbone: Name in ``BACKBONES``.
+        seeds: Seeds, in the file's order.
+        tasks: (suite, task) pairs, in the file's order; a task outside of the backbone's suites is its own suite.
+        cells: Every configuration with every seed; seeds of one configuration stand together.
+        baseline: The cell that differences are taken to, with the first seed; ``None`` if the file names none.
+        recipe: How all cells are trained.
+        limit: First questions of each task; ``None`` for all.
+        batch_size: Questions answered at once.
+        source: The file, as the user named it.
+    """
+
+    name: str
+    backbone: str
+    seeds: tuple[int, ...]
+    tasks: tuple[tuple[str, str], ...]
+    cells: tuple[Cell, ...]
+    baseline: Cell | None
+    recipe: Recipe
+    limit: int | None
+    batch_size: int
+    source: str = dataclasses.field(compare=False)
+
+    @property
+    def run_dir(self) -> Path:
+        """The run directory where ``--out`` names no other: ``runs/NAME`` in the working directory."""
+        return Path("runs") / self.name
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """The suites of its tasks, each once."""
+        return tuple(dict.fromkeys(suite for suite, _ in self.tasks))
+
+    def is_baseline(self, cell: Cell) -> bool:
+        """Whether ``cell`` has the baseline's configuration, with any seed."""
+        return self.baseline is not None and dataclasses.replace(cell, seed=self.baseline.seed) == self.baseline
+
+    def to_yaml(self) -> str:
+        """A grid file without products or defaults that loads to this same grid."""
+        content: dict[str, object] = {
+            "name": self.name,
+            "backbone": self.backbone,
+            "seeds": list(self.seeds),
+            "tasks": [task for _, task in self.tasks],
+            "cells": [cell.row() for cell in self.cells if cell.seed == self.seeds[0]],
+        }
+        if self.baseline is not None:
+            content["baseline"] = self._baseline_row(self.baseline)
+        content["recipe"] = dataclasses.asdict(self.recipe)
+        if self.limit is not None:
+            content["limit"] = self.limit
+        content["batch_size"] = self.batch_size
+        return yaml.dump(content, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120)
+
+    def _baseline_row(self, baseline: Cell) -> dict[str, object]:
+        """A partial row for the baseline alone: where another cell differs only in an option that the baseline leaves
+        at its default, that default is written out."""
+        row = baseline.row()
+        for cell in self.cells:
+            for key in cell.row():
+                method, dot, option = key.partition(".")
+                if dot and key not in row and method in {used.name for used in baseline.methods}:
+                    value = getattr(baseline.resolved(method), option)
+                    row[key] = list(value) if isinstance(value, tuple) else value
+        return row
+
+
+def load_grid(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    limit: int | None = None,
+    backbone: str | None = None,
+    batch_size: int | None = None,
+) -> Grid:
+    """Read a grid file.
+
+    Args:
+        path: The file; a bare name such as ``projectors`` that is no file here means the ablation of that name.
+        overrides: ``KEY=VALUE`` texts of ``--set``, values as YAML.
+        limit: ``--limit``: first questions of each task.
+        backbone: ``--backbone``: in place of the file's.
+        batch_size: ``--batch-size``: in place of the file's.
+
+    Raises:
+        InputError: With every problem of the file and the command line.
+    """
+    found = find_file(path)
+    source = str(path) if found == Path(path) else str(found)
+    problems = Problems()
+    root = parse(_read(found, source), source, problems)
+    problems.raise_any()
+    if root is None or root.value is None:
+        hint = "See `vr-eval plan --help` for the keys."
+        raise InputError(Problem("the file is empty", file=source, hint=hint))
+    if not isinstance(root.value, dict):
+        raise InputError(Problem("a grid file is a mapping of keys", file=source, line=root.line, given=root.plain))
+    root = apply_overrides(root, overrides, problems)
+    for key, value in (("limit", limit), ("backbone", backbone), ("batch_size", batch_size)):
+        if value is not None:
+            root = override(root, (key,), Node(value, f"--{key.replace('_', '-')}"))
+    file, spec = read_grid_file(root, problems)
+    if spec is None:
+        problems.raise_any()
+        raise AssertionError("a missing backbone is a problem")
+    cells = expand(file, root, spec, problems)
+    # With other problems about, a baseline that fits nothing would be an echo of them.
+    baseline = find_baseline(file, cells, problems) if cells and not problems else None
+    problems.raise_any()
+    return Grid(
+        name=file.name,
+        backbone=spec.name,
+        seeds=file.seeds,
+        tasks=_tasks(file, spec),
+        cells=cells,
+        baseline=baseline,
+        recipe=cells[0].recipe,
+        limit=file.limit,
+        batch_size=file.batch_size,
+        source=source,
+    )
+
+
+def find_file(path: str | Path) -> Path:
+    """The grid file that ``path`` names: a file here, or else an ablation that travels with the project.
+
+    Raises:
+        InputError: There is neither.
+    """
+    here = Path(path)
+    shipped = paths.resource("ablations")
+    names = sorted(file.stem for file in shipped.glob("*.yaml"))
+    try:
+        if here.is_file():
+            return here
+        if here.parent in (Path(), Path("ablations")) and here.suffix in ("", ".yaml") and here.stem in names:
+            return shipped / f"{here.stem}.yaml"
+        message = "this is a folder, not a grid file" if here.is_dir() else "there is no such file"
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
+        message = f"this cannot be a file: {error}"
+    allowed = f"a file, or one of the ablations {', '.join(names)}" if names else None
+    raise InputError(Problem(message, file=str(path), allowed=allowed, nearest=nearest(here.stem, names)))
+
+
+def _read(path: Path, source: str) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(Problem(f"cannot be read: {error.strerror}", file=source)) from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(Problem("this is not UTF-8 text", file=source, line=line)) from error
+
+
+def _tasks(file: GridFile, spec: BackboneSpec) -> tuple[tuple[str, str], ...]:
+    if file.tasks is not None:
+        suite_of = {task: suite for suite, tasks in spec.suites.items() for task in tasks}
+        return tuple((suite_of.get(task, task), task) for task in file.tasks)
+    suites = file.suites if file.suites is not None else tuple(spec.suites)
+    return tuple((suite, task) for suite in suites for task in spec.suites[suite])

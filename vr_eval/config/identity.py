@@ -1,0 +1,82 @@
+"""The identity of a cell: a hash of everything that changes its checkpoint or its result, and of nothing else.
+
+Code is represented by version numbers that are raised by hand, not by file hashes: a comment must not orphan a
+checkpoint. Labels, the order of keys and options that merely spell out a default do not count either.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from vr_eval.config.cell import Cell
+from vr_eval.config.tasks import task_version
+from vr_eval.models.backbones import weights_hash
+
+if TYPE_CHECKING:
+    from vr_eval.config.grid import Grid
+
+TRAINING_VERSION = 1
+"""Raised when training computes something else from the same recipe and data."""
+
+EVALUATION_VERSION = 1
+"""Raised when prompts, generation or scoring change for all tasks."""
+
+
+def checkpoint_identity(cell: Cell) -> dict[str, Any]:
+    """What the checkpoint of ``cell`` depends on; training-free methods are not part of it."""
+    return {
+        "training": TRAINING_VERSION,
+        "backbone": cell.backbone,
+        "weights": weights_hash(cell.spec),
+        "methods": _methods(cell, trainable=True),
+        "ratio": cell.ratio,
+        "recipe": dataclasses.asdict(cell.recipe),
+        "data": cell.spec.data_version,
+        "seed": cell.seed,
+    }
+
+
+def cell_identity(cell: Cell, grid: Grid) -> dict[str, Any]:
+    """What the result of ``cell`` in ``grid`` depends on.
+
+    Raises:
+        InputError: A task has no file, or states no version.
+    """
+    return {
+        "evaluation": EVALUATION_VERSION,
+        "checkpoint": checkpoint_id(cell),
+        "methods": _methods(cell, trainable=False),
+        "tasks": sorted([task, task_version(task)] for _, task in grid.tasks),
+        "limit": grid.limit,
+    }
+
+
+def checkpoint_id(cell: Cell) -> str:
+    """16 hex digits that name the checkpoint of ``cell``."""
+    return digest(checkpoint_identity(cell))
+
+
+def cell_id(cell: Cell, grid: Grid) -> str:
+    """16 hex digits that name the result of ``cell`` in ``grid`` (its folder in the run directory)."""
+    return digest(cell_identity(cell, grid))
+
+
+def digest(identity: dict[str, Any]) -> str:
+    """The first 16 hex digits of the SHA-256 of ``identity`` as canonical JSON (sorted keys, no spaces, ASCII)."""
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:16]
+
+
+def _methods(cell: Cell, *, trainable: bool) -> dict[str, Any]:
+    return {
+        method.seam: {
+            "name": method.name,
+            "version": method.version,
+            "options": dataclasses.asdict(cell.resolved(method.name)),
+        }
+        for method in cell.methods
+        if method.trainable == trainable
+    }

@@ -1,0 +1,187 @@
+"""From nodes to a ``GridFile``: each key of a grid file checked by itself, all problems collected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+
+from vr_eval.config.document import Node, Problems, override, parse
+from vr_eval.config.fields import checked
+from vr_eval.config.recipe import Recipe
+from vr_eval.config.rows import read_axes, read_options, read_row, read_rows
+from vr_eval.config.schema import NAME_PATTERN, GridFile, grid_keys
+from vr_eval.config.tasks import task_files
+from vr_eval.errors import nearest
+from vr_eval.models.backbones import BACKBONES, BackboneSpec
+
+# How many parts a key of --set has below its first: the rest is one key, dots and all (`grid.vision_remember.scope`).
+_LEVELS = {"grid": 1, "baseline": 1, "recipe": 1, "options": 2}
+# What stands in for the other: setting one on the command line drops the file's other one.
+_INSTEAD_OF = {"suites": "tasks", "tasks": "suites"}
+# Where null means the same as leaving the key out.
+_MAY_BE_NULL = ("suites", "tasks", "baseline", "limit")
+
+
+def apply_overrides(root: Node, overrides: Iterable[str], problems: Problems) -> Node:
+    """``root`` with every ``KEY=VALUE`` of ``--set``; the last one for a key counts. Values are YAML."""
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            hint = "For example: --set recipe.stage2_steps=50"
+            problems.add(Node(None, "--set"), None, "must look like KEY=VALUE", given=text, hint=hint)
+            continue
+        failed = Problems()
+        node = parse(value, "--set", failed, lines=False)
+        for problem in failed.by_text.values():
+            problems.add(Node(None, "--set"), key, problem.message, given=text)
+        if failed:
+            continue
+        top, dot, rest = key.partition(".")
+        levels = _LEVELS.get(top, 0)
+        if dot and not levels and top in grid_keys():
+            problems.add(Node(None, "--set"), key, f"there are no keys below {top}", given=text)
+            continue
+        path = (top, *rest.split(".", levels - 1)) if dot and levels else (key,)
+        if key in _INSTEAD_OF:
+            entries = {name: entry for name, entry in root.entries.items() if name != _INSTEAD_OF[key]}
+            root = Node(entries, root.file, root.line)
+        root = override(root, path, node or Node(None, "--set"))
+    return root
+
+
+def read_grid_file(root: Node, problems: Problems) -> tuple[GridFile, BackboneSpec | None]:
+    """All keys of the mapping ``root``; ``None`` for the backbone if it is missing or unknown."""
+    known = grid_keys()
+    for key, node in root.entries.items():
+        if key not in known:
+            problems.add(node, key, "unknown key", allowed=", ".join(known), nearest=nearest(key, known))
+    entries = {key: node for key, node in root.entries.items() if not (key in _MAY_BE_NULL and node.value is None)}
+    given: dict[str, object] = {}
+    if name := _text(root, "name", problems):
+        given["name"] = name
+    spec = _backbone(root, problems)
+    if spec is not None:
+        given["backbone"] = spec.name
+    for key in ("seeds", "limit", "batch_size"):
+        _simple(entries.get(key), key, given, problems)
+    for key in ("suites", "tasks"):
+        if key in entries:
+            given[key] = _names(entries[key], key, spec, problems)
+    if "suites" in entries and "tasks" in entries:
+        problems.add(entries["tasks"], "tasks", "suites and tasks exclude each other", hint="Keep one of them.")
+    if "grid" in entries:
+        given["grid"] = read_axes(entries["grid"], spec, problems)
+    for key in ("cells", "exclude"):
+        if key in entries:
+            given[key] = read_rows(entries[key], key, spec, problems)
+    if "baseline" in entries:
+        given["baseline"] = read_row(entries["baseline"], "baseline", spec, problems)
+    if "recipe" in entries:
+        given["recipe"] = _recipe(entries["recipe"], problems)
+    if "options" in entries:
+        given["options"] = read_options(entries["options"], problems)
+    if "exclude" in entries and "grid" not in entries:
+        problems.add(entries["exclude"], "exclude", "there is no grid to exclude anything from")
+    if "grid" not in entries and not entries.get("cells", Node([], "")).value:
+        hint = "For example: grid: {projector: [avg_pool, tokenpacker], ratio: [4]}"
+        problems.add(root, None, "the file asks for no cell: give grid or cells", hint=hint)
+    return GridFile(**given), spec  # type: ignore[arg-type]
+
+
+def _text(root: Node, key: str, problems: Problems) -> str | None:
+    node = root.entries.get(key)
+    allowed = "letters, digits, dot, dash and underscore; at most 64, the first a letter or digit"
+    if node is None or node.value is None:
+        problems.add(node or root, key, "must be given", allowed=allowed)
+    elif not isinstance(node.value, str):
+        hint = "Put it in quotes." if isinstance(node.value, int | float) else None
+        problems.add(node, key, "must be text", given=node.plain, allowed=allowed, hint=hint)
+    elif not re.fullmatch(NAME_PATTERN, node.value):
+        hint = "It names a folder in runs/; --out puts the run elsewhere."
+        problems.add(node, key, "cannot name a run", given=node.value, allowed=allowed, hint=hint)
+    else:
+        return node.value
+    return None
+
+
+def _backbone(root: Node, problems: Problems) -> BackboneSpec | None:
+    node = root.entries.get("backbone")
+    allowed = ", ".join(BACKBONES)
+    if node is None or node.value is None:
+        problems.add(node or root, "backbone", "must be given", allowed=allowed)
+    elif isinstance(node.value, str) and node.value in BACKBONES:
+        return BACKBONES[node.value]
+    else:
+        close = nearest(node.value, BACKBONES) if isinstance(node.value, str) else None
+        problems.add(node, "backbone", "unknown backbone", given=node.plain, allowed=allowed, nearest=close)
+    return None
+
+
+def _simple(node: Node | None, key: str, given: dict[str, object], problems: Problems) -> None:
+    """A number or a list of numbers; where a list is asked for, one number will do, and none may come twice."""
+    if node is None:
+        return
+    items = node.items if key == "seeds" else [node]
+    if not items:
+        problems.add(node, key, "the list is empty")
+    values: list[object] = []
+    for item in items:
+        try:
+            value = checked(GridFile, key, [item.plain] if key == "seeds" else item.plain)
+        except ValueError as error:
+            allowed = str(error).removeprefix("a list of: ")
+            problems.add(item, key, "this value does not fit", given=item.plain, allowed=allowed)
+            continue
+        if value in values:
+            problems.add(item, key, "given twice", given=item.plain)
+        values.append(value)
+    if key != "seeds" and values:
+        given[key] = values[0]
+    elif values:
+        given[key] = tuple(seed for value in values for seed in value)  # type: ignore[attr-defined]
+
+
+def _names(node: Node, key: str, spec: BackboneSpec | None, problems: Problems) -> tuple[str, ...]:
+    """The list ``suites`` or ``tasks``."""
+    known: Mapping[str, object] | tuple[str, ...] = ()
+    if spec is not None:
+        known = spec.suites if key == "suites" else tuple(dict.fromkeys((*spec.tasks, *sorted(task_files()))))
+    names: list[str] = []
+    if not node.items:
+        problems.add(node, key, "the list is empty", allowed=", ".join(known) or None)
+    for item in node.items:
+        if not isinstance(item.value, str):
+            problems.add(item, key, "must be names", given=item.plain, allowed=", ".join(known) or None)
+        elif spec is not None and item.value not in known:
+            problems.add(
+                item,
+                key,
+                f"unknown {key.removesuffix('s')}",
+                given=item.value,
+                allowed=", ".join(known),
+                nearest=nearest(item.value, known),
+            )
+        elif item.value in names:
+            problems.add(item, key, "given twice", given=item.value)
+        else:
+            names.append(item.value)
+    return tuple(names)
+
+
+def _recipe(node: Node, problems: Problems) -> dict[str, object]:
+    names = [field.name for field in fields(Recipe)]
+    if not isinstance(node.value, dict):
+        problems.add(node, "recipe", "must be a mapping", given=node.plain, allowed=", ".join(names))
+    values: dict[str, object] = {}
+    for name, item in node.entries.items():
+        place = f"recipe.{name}"
+        if name not in names:
+            problems.add(item, place, "unknown key", allowed=", ".join(names), nearest=nearest(name, names))
+            continue
+        try:
+            values[name] = checked(Recipe, name, item.plain)
+        except ValueError as error:
+            problems.add(item, place, "this value does not fit", given=item.plain, allowed=str(error))
+    return values

@@ -1,0 +1,200 @@
+"""What a run of a grid would do: its cells, what is there already, what it would train and how long that takes.
+
+Creates nothing and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from vr_eval.config.cell import Cell
+from vr_eval.config.grid import Grid
+from vr_eval.config.identity import cell_id, checkpoint_id
+from vr_eval.errors import InputError, Problem
+from vr_eval.models.backbones import BACKBONES
+from vr_eval.paths import PACKAGE
+
+MEASURED_ON = "2 CPU cores"
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One cell of a plan.
+
+    Attributes:
+        label: The configuration.
+        baseline: Whether differences are taken to it.
+        seed: Its seed.
+        tokens: Vision tokens per image.
+        checkpoint_id: Names its checkpoint.
+        cell_id: Names its results.
+        checkpoint: Travels with the project, was trained on this machine, or has to be trained.
+        checkpoint_path: Folder of the checkpoint, if it is there.
+        cached: Questions that the run directory has answers to.
+        questions: Questions of all its tasks (an estimate: tasks are not opened).
+        train_seconds: Estimated; 0 if the checkpoint is there, or an earlier cell of the plan trains it.
+        evaluate_seconds: Estimated, for the questions that are not cached.
+    """
+
+    label: str
+    baseline: bool
+    seed: int
+    tokens: int
+    checkpoint_id: str
+    cell_id: str
+    checkpoint: Literal["shipped", "trained", "to train"]
+    checkpoint_path: str | None
+    cached: int
+    questions: int
+    train_seconds: float
+    evaluate_seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do. Estimates come from figures measured on ``MEASURED_ON``."""
+
+    grid: Grid
+    run_dir: Path
+    cells: tuple[PlannedCell, ...]
+
+    @property
+    def train_seconds(self) -> float:
+        """Estimated time of all training."""
+        return sum(cell.train_seconds for cell in self.cells)
+
+    @property
+    def evaluate_seconds(self) -> float:
+        """Estimated time of all evaluation."""
+        return sum(cell.evaluate_seconds for cell in self.cells)
+
+    def to_json(self) -> str:
+        """The plan for programs."""
+        content = {
+            "name": self.grid.name,
+            "source": self.grid.source,
+            "backbone": self.grid.backbone,
+            "run_dir": str(self.run_dir),
+            "seeds": list(self.grid.seeds),
+            "tasks": [{"suite": suite, "task": task} for suite, task in self.grid.tasks],
+            "limit": self.grid.limit,
+            "recipe": asdict(self.grid.recipe),
+            "cells": [asdict(cell) for cell in self.cells],
+            "train_seconds": self.train_seconds,
+            "evaluate_seconds": self.evaluate_seconds,
+            "measured_on": MEASURED_ON,
+        }
+        return json.dumps(content, indent=2)
+
+    def to_text(self) -> str:
+        """The plan for people: an aligned table and totals."""
+        grid = self.grid
+        tasks = ", ".join(task for _, task in grid.tasks)
+        rows = [("cell", "seed", "tokens", "checkpoint id", "checkpoint", "answered", "time")]
+        for cell in self.cells:
+            label = f"{cell.label} (baseline)" if cell.baseline else cell.label
+            answered = f"{cell.cached}/{cell.questions}"
+            time = duration(cell.train_seconds + cell.evaluate_seconds)
+            rows.append((label, str(cell.seed), str(cell.tokens), cell.checkpoint_id, cell.checkpoint, answered, time))
+        to_train = len({cell.checkpoint_id for cell in self.cells if cell.checkpoint == "to train"})
+        done = sum(cell.cached == cell.questions for cell in self.cells)
+        total = duration(self.train_seconds + self.evaluate_seconds)
+        return "\n".join(
+            [
+                f"{grid.name} ({grid.source})",
+                f"  backbone {grid.backbone}, run directory {self.run_dir}",
+                f"  tasks {tasks}" + (f", first {grid.limit} questions of each" if grid.limit else ""),
+                "",
+                *_aligned(rows, right=("seed", "tokens", "answered", "time")),
+                "",
+                f"{len(self.cells)} cells: {done} answered, {to_train} checkpoints to train "
+                f"({grid.recipe.steps} steps each)",
+                f"about {total}: {duration(self.train_seconds)} to train, "
+                f"{duration(self.evaluate_seconds)} to evaluate (by speeds measured on {MEASURED_ON})",
+            ]
+        )
+
+
+def plan_grid(grid: Grid, out: Path | None = None) -> Plan:
+    """Plan a run of ``grid`` in the run directory ``out`` (default: ``grid.run_dir``).
+
+    Raises:
+        InputError: ``out`` is a file, or a task of the grid has no definition.
+    """
+    run_dir = out or grid.run_dir
+    if run_dir.exists() and not run_dir.is_dir():
+        hint = "Choose another run directory with --out DIR."
+        raise InputError(Problem("this is a file, not a run directory", file=str(run_dir), hint=hint))
+    planned: list[PlannedCell] = []
+    training: set[str] = set()
+    for cell in grid.cells:
+        one = _plan_cell(cell, grid, run_dir, training)
+        if one.checkpoint == "to train":
+            training.add(one.checkpoint_id)
+        planned.append(one)
+    return Plan(grid, run_dir, tuple(planned))
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` for people: ``0 s``, ``45 s``, ``12 min``, ``3 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _plan_cell(cell: Cell, grid: Grid, run_dir: Path, training: set[str]) -> PlannedCell:
+    # The store builds on this package, so it cannot be imported at its top.
+    from vr_eval.runs.store import find_checkpoint
+
+    backbone = BACKBONES[cell.backbone]
+    name, result = checkpoint_id(cell), cell_id(cell, grid)
+    checkpoint = find_checkpoint(cell)
+    state: Literal["shipped", "trained", "to train"] = "to train"
+    if checkpoint is not None:
+        state = "shipped" if checkpoint.is_relative_to(PACKAGE) else "trained"
+    per_task = min(backbone.test_questions, grid.limit or backbone.test_questions)
+    questions = per_task * len(grid.tasks)
+    cached = min(_answered(run_dir / "cells" / result, questions), questions)
+    to_train = state == "to train" and name not in training
+    return PlannedCell(
+        label=cell.label,
+        baseline=grid.is_baseline(cell),
+        seed=cell.seed,
+        tokens=cell.tokens,
+        checkpoint_id=name,
+        cell_id=result,
+        checkpoint=state,
+        checkpoint_path=str(checkpoint) if checkpoint is not None else None,
+        cached=cached,
+        questions=questions,
+        train_seconds=cell.recipe.steps * backbone.train_seconds_per_step if to_train else 0.0,
+        evaluate_seconds=(questions - cached) * backbone.eval_ms_per_question / 1000,
+    )
+
+
+def _answered(folder: Path, questions: int) -> int:
+    """Questions that a cell's folder has answers to: all once its metrics are there, else its journal's whole lines."""
+    if (folder / "metrics.json").is_file():
+        return questions
+    try:
+        return (folder / "answers.jsonl").read_bytes().count(b"\n")
+    except OSError:  # not started
+        return 0
+
+
+def _aligned(rows: Sequence[tuple[str, ...]], right: tuple[str, ...]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        fields = [
+            text.rjust(width) if title in right else text.ljust(width)
+            for text, width, title in zip(row, widths, rows[0], strict=True)
+        ]
+        lines.append("  ".join(fields).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return lines

@@ -1,0 +1,148 @@
+"""The keys of a grid file. The check, the defaults and the documentation of a key are one entry here."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vr_eval.config.document import Node
+from vr_eval.config.fields import FieldInfo, allowed_of, described, info_of
+from vr_eval.config.frozen import FrozenDict
+from vr_eval.config.recipe import Recipe
+
+MAX_CELLS = 2_000
+"""Cells of one grid, seeds included: more is a typing mistake, not a study."""
+
+MAX_SEED = 2**32 - 1
+"""Largest seed that numpy takes."""
+
+_REQUIRED = "must be given"
+
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of ``cells``, ``exclude`` or ``baseline``: checked values by key, and where each was written."""
+
+    values: Mapping[str, object]
+    nodes: Mapping[str, Node]
+    node: Node
+
+
+@dataclass(frozen=True)
+class GridFile:
+    """A grid file as it was written, every value checked by itself."""
+
+    name: str = described("", "names the run directory, runs/NAME", example="name: projectors", default_note=_REQUIRED)
+    backbone: str = described("", "vision tower and decoder", example="backbone: micro", default_note=_REQUIRED)
+    seeds: tuple[int, ...] = described(
+        (0,), "every configuration runs once per seed", example="seeds: [0, 1]", minimum=0, maximum=MAX_SEED
+    )
+    suites: tuple[str, ...] | None = described(
+        None, "suites of the backbone; or give tasks", example="suites: [ocr, doc]", default_note="all of them"
+    )
+    tasks: tuple[str, ...] | None = described(
+        None, "single tasks, in place of suites", example="tasks: [vr_micro_ocr]", default_note="those of the suites"
+    )
+    grid: Mapping[str, tuple[Node, ...]] = described(
+        FrozenDict(),
+        "axes, each a list of values: every combination is a configuration. An option axis (METHOD.OPTION) applies to "
+        "the configurations that use the method",
+        example="grid: {projector: [avg_pool, tokenpacker], ratio: [4]}",
+        default_note="no axes",
+    )
+    cells: tuple[Row, ...] = described(
+        (), "single configurations beside the axes", example="cells: [{projector: mlp}]", default_note="none"
+    )
+    exclude: tuple[Row, ...] = described(
+        (),
+        "combinations of the axes to leave out: all that agree with every key of a row",
+        example="exclude: [{projector: avg_pool, ratio: 9}]",
+        default_note="none",
+    )
+    baseline: Row | None = described(  # noqa: RUF009 - a field, like all the others
+        None,
+        "the configuration that differences are taken to: the one that agrees with every key given",
+        example="baseline: {projector: mlp}",
+        default_note="no differences",
+    )
+    recipe: Mapping[str, object] = described(
+        FrozenDict(),
+        "how cells are trained; each value is part of a cell's identity",
+        example="recipe: {stage2_steps: 50}",
+        default_note="the backbone's",
+    )
+    options: Mapping[str, Row] = described(
+        FrozenDict(),
+        "options of a method wherever it is used (a cell or an axis may say otherwise)",
+        example="options: {vision_remember: {halo: 1}}",
+        default_note="the method's",
+    )
+    limit: int | None = described(
+        None, "first questions of each task only", example="limit: 50", minimum=1, default_note="all"
+    )
+    batch_size: int = described(
+        32, "questions answered at once; changes speed, not answers", example="batch_size: 8", minimum=1, maximum=65_536
+    )
+
+
+ROW_KEYS: Mapping[str, FieldInfo] = FrozenDict(
+    {
+        "projector": FieldInfo("how patches become vision tokens", default_note=_REQUIRED),
+        "ratio": FieldInfo(
+            "compression: 4 keeps 1/4 of the vision tokens",
+            example="ratio: 4",
+            default_note="1 for mlp; the others need one",
+        ),
+        "refusion": FieldInfo("what looks at the features again inside the decoder", default_note="none"),
+        "pruning": FieldInfo("what drops vision tokens inside the decoder", default_note="none"),
+        "METHOD.OPTION": FieldInfo(
+            "an option of a method, see `vr-eval list methods`",
+            example="vision_remember.scope: global",
+            default_note="the method's",
+        ),
+    }
+)
+"""Keys of ``grid`` (with lists of values) and of the rows of ``cells``, ``exclude`` and ``baseline``."""
+
+
+def grid_keys() -> tuple[str, ...]:
+    """Top-level keys of a grid file."""
+    return tuple(field.name for field in dataclasses.fields(GridFile))
+
+
+def document_keys(width: int = 100) -> str:
+    """Every key of a grid file, what it means, what it takes and its default, as text for a terminal."""
+    lines = ["Keys of a grid file (--set KEY=VALUE sets any of them, e.g. --set recipe.stage2_steps=50):", ""]
+    for field in dataclasses.fields(GridFile):
+        lines += _entry(field.name, info_of(field), _default(field), "", width)
+    lines += ["", "Keys of grid, and of the rows of cells, exclude and baseline:", ""]
+    for name, info in ROW_KEYS.items():
+        lines += _entry(name, info, info.default_note, "", width)
+    lines += ["", "Keys of recipe:", ""]
+    for field in dataclasses.fields(Recipe):
+        lines += _entry(field.name, info_of(field), _default(field), allowed_of(Recipe, field.name), width)
+    return "\n".join(lines)
+
+
+def _entry(name: str, info: FieldInfo, default: str, allowed: str, width: int) -> Iterator[str]:
+    text = info.help
+    if allowed:
+        text += f": {allowed}"
+    text += " (must be given)" if default == _REQUIRED else f" (default: {default})"
+    indent = " " * 18
+    yield from textwrap.wrap(text, width, initial_indent=f"  {name:<15} ", subsequent_indent=indent)
+    if info.example:
+        yield f"{indent}{info.example}"
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    note = info_of(field).default_note
+    if note:
+        return note
+    value = field.default
+    return str(list(value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,114 @@
+"""Writes that survive a kill at any moment: a file is either the old one or the new one, never half of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vr_eval.errors import InputError, Problem
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NOT_A_FOLDER = {errno.ENOTDIR, errno.EEXIST}
+
+
+def write_atomic(path: str | Path, data: bytes | str) -> None:
+    """Replace the file ``path`` by ``data`` (text as UTF-8) in one step, making its folder if necessary.
+
+    Raises:
+        InputError: The disk is full, or the place cannot be written; ``path`` is then what it was before.
+    """
+    payload = data.encode("utf-8") if isinstance(data, str) else data
+    with atomic_target(path) as temporary:
+        temporary.write_bytes(payload)
+
+
+@contextmanager
+def atomic_target(path: str | Path) -> Iterator[Path]:
+    """A temporary path in the folder of ``path`` for writers that want a file name (parquet, safetensors).
+
+    When the block ends well, the temporary file is synced and renamed to ``path``; when it raises, it is removed.
+
+    Raises:
+        InputError: The disk is full, or the place cannot be written; ``path`` is then what it was before.
+    """
+    target = Path(path)
+    temporary = target.parent / f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # An OSError of the block is taken for one of writing: the block has no other business.
+        with _writing(target):
+            yield temporary
+            _sync(temporary)
+            temporary.replace(target)
+            _sync(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Append ``line`` and a newline to a journal and sync it, making the file and its folder if necessary.
+
+    After a kill the last line may be torn. The next append ends it first, so that at most that line is lost.
+
+    Raises:
+        InputError: The disk is full, or the place cannot be written.
+        ValueError: ``line`` holds a line break.
+    """
+    if "\n" in line or "\r" in line:
+        raise ValueError("a journal line must not hold a line break")
+    target = Path(path)
+    with _writing(target):
+        new = not target.exists()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("a+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+            rest = memoryview(f"{'' if not torn else chr(10)}{line}\n".encode())
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        if new:
+            _sync(target.parent)
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turn an ``OSError`` into a message that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(_problem(target, error)) from error
+
+
+def _problem(target: Path, error: OSError) -> Problem:
+    file = str(target)
+    if error.errno in _FULL:
+        return Problem(
+            "the disk is full (or the quota is used up)",
+            file=file,
+            hint="Free some space and run the same command again: what is finished is kept.",
+        )
+    if error.errno in _FORBIDDEN:
+        return Problem("no permission to write here", file=file, hint="Choose another folder, e.g. with --out DIR.")
+    if error.errno == errno.EISDIR:
+        return Problem("a folder is in the way of this file", file=file, hint="Move it away, or choose another place.")
+    if error.errno in _NOT_A_FOLDER:
+        return Problem(
+            "a part of this path is a file, not a folder", file=file, hint="Choose another folder, e.g. with --out DIR."
+        )
+    return Problem(f"cannot be written: {error.strerror or error}", file=file)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file, or a folder's entries after a rename, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

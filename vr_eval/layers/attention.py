@@ -1,0 +1,48 @@
+"""Attention of single tokens inside small windows, where a batched matrix product would be mostly padding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """``(..., C)`` to ``(..., heads, C/heads)``."""
+    return x.unflatten(-1, (heads, -1))
+
+
+def window_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Scaled dot-product attention of every token over the cells of its own window.
+
+    Args:
+        query: ``(T, C)``, one query per token.
+        key: ``(T, W, C)``, the window of each token.
+        value: ``(T, W, C)``.
+        heads: number of heads; divides ``C``.
+
+    Returns:
+        ``(T, C)``. The softmax runs in float32 whatever the inputs' dtype.
+
+    Source: Vaswani et al. 2017, eq. 1, restricted to windows (Vision Remember, figure 3).
+    """
+    q = split_heads(query, heads).unsqueeze(1)  # (T, 1, h, d)
+    k = split_heads(key, heads)  # (T, W, h, d)
+    scores = (q * k).sum(-1) * q.shape[-1] ** -0.5  # (T, W, h)
+    weights = scores.float().softmax(1).to(value.dtype)
+    return (weights.unsqueeze(-1) * split_heads(value, heads)).sum(1).flatten(1)
+
+
+def full_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """Bidirectional attention among all tokens of a group.
+
+    Args:
+        query: ``(M, N, C)``; key, value: ``(M, L, C)``; heads divides ``C``.
+        mask: ``(M, L)`` bool, True where a key may be seen; None where all may.
+
+    Returns:
+        ``(M, N, C)``.
+    """
+    q, k, v = (split_heads(x, heads).transpose(1, 2) for x in (query, key, value))
+    attend = None if mask is None else mask[:, None, None, :]
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=attend)
+    return out.transpose(1, 2).flatten(2)

@@ -1,0 +1,138 @@
+"""The seams of an LVLM that a method can fill, and what it is handed there.
+
+    image -> vision tower -> [project] -> tokens -> decoder layer 0 .. i -> [inject] -> .. -> [prune] -> .. -> text
+
+A projector turns `VisionFeatures` into vision tokens. A refusion method changes the hidden states at vision
+positions between two decoder layers, at prefill only. Methods know nothing of the decoder's code: they see tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes of a backbone that methods are built from."""
+
+    grid: int
+    """Patches along one side of the tower's grid (G)."""
+    tower_width: int
+    """Channels of a tower layer (D)."""
+    tower_depth: int
+    """Number of tower layers; hidden state 0 is the embedding output, hidden state `tower_depth` the last."""
+    select_layer: int
+    """The hidden state that single-level projectors read."""
+    decoder_width: int
+    """Channels of the decoder (H)."""
+    decoder_depth: int
+    """Number of decoder layers."""
+    stride: int
+    """Linear compression s; the compression ratio is 1/s**2."""
+
+
+@dataclass(frozen=True)
+class VisionFeatures:
+    """Hidden states of the vision tower, class token dropped.
+
+    `maps` is ``(M, G*G, len(levels), D)`` for M images (or tiles); `levels` names the hidden states it holds.
+    """
+
+    maps: Tensor
+    levels: tuple[int, ...]
+
+    def level(self, level: int) -> Tensor:
+        """One hidden state, ``(M, G*G, D)``. Raises KeyError where it was not kept."""
+        return self.maps[:, :, self._place(level)]
+
+    def concat(self, levels: tuple[int, ...]) -> Tensor:
+        """Several hidden states side by side on channels, ``(M, G*G, len(levels)*D)``, in the order asked for."""
+        return torch.cat([self.level(level) for level in levels], dim=-1)
+
+    def stack(self, levels: tuple[int, ...]) -> Tensor:
+        """Several hidden states, ``(M, G*G, len(levels), D)``, in the order asked for."""
+        return self.maps[:, :, [self._place(level) for level in levels]]
+
+    def _place(self, level: int) -> int:
+        if level not in self.levels:
+            raise KeyError(f"hidden state {level} was not kept; kept: {self.levels}")
+        return self.levels.index(level)
+
+
+@dataclass(frozen=True)
+class VisionLayout:
+    """Where the vision tokens of a batch stand. All tensors are ``(T,)``, in reading order of the batch."""
+
+    row: Tensor
+    """Row of the batch."""
+    column: Tensor
+    """Position in the padded sequence."""
+    image: Tensor
+    """Image (or tile) index into `VisionFeatures.maps`."""
+    images: int
+    """M."""
+    per_image: int
+    """N: every image has the same number of tokens, in row-major order of the compressed grid."""
+
+    def gather(self, hidden: Tensor) -> Tensor:
+        """The hidden states ``(B, S, H)`` at vision positions, ``(M, N, H)``."""
+        return hidden[self.row, self.column].view(self.images, self.per_image, -1)
+
+    def scatter(self, hidden: Tensor, vision: Tensor) -> Tensor:
+        """`hidden` ``(B, S, H)`` with `vision` ``(M, N, H)`` written at the vision positions; a new tensor."""
+        return hidden.index_put((self.row, self.column), vision.flatten(0, 1).to(hidden.dtype))
+
+    def row_of_image(self) -> Tensor:
+        """The row of the batch that each image belongs to, ``(M,)``."""
+        return self.row.view(self.images, self.per_image)[:, 0]
+
+
+@dataclass(frozen=True)
+class RefusionInput:
+    """What every insertion point of one prefill is handed."""
+
+    features: VisionFeatures
+    layout: VisionLayout
+    instruction: Tensor
+    """``(B, S)`` bool: text tokens of the prompt before the first supervised token. Never an answer token."""
+    prepared: object = None
+    """What `Refusion.prepare` returned for this prefill."""
+
+
+class Projector(nn.Module):
+    """Seam 1. ``forward(features) -> (M, N, H)`` vision tokens."""
+
+    levels: tuple[int, ...]
+    """The hidden states of the tower that it reads."""
+
+    def forward(self, features: VisionFeatures) -> Tensor:
+        raise NotImplementedError
+
+    def reset_buffers(self) -> None:
+        """Make the buffers that no checkpoint holds (again)."""
+
+
+class Refusion(nn.Module):
+    """Seam 2. Looks at the vision features again after some decoder layers."""
+
+    layers: tuple[int, ...]
+    """After which decoder layers it acts, ascending."""
+    levels: tuple[int, ...]
+    """The hidden states of the tower that it reads."""
+
+    def prepare(self, features: VisionFeatures) -> object:
+        """What can be computed once per image for all insertion points (inference); None to compute it on the way."""
+        return None
+
+    def inject(self, point: int, hidden: Tensor, given: RefusionInput) -> Tensor:
+        """Hidden states ``(B, S, H)`` after insertion point number `point`; only vision positions may differ."""
+        raise NotImplementedError
+
+    def reset_buffers(self) -> None:
+        """Make the buffers that no checkpoint holds (again)."""
+
+    def to_inference(self) -> None:
+        """Merge what is constant after training. The outputs stay within 1e-4."""

@@ -1,0 +1,30 @@
+"""From a model's configuration to the modules that fill its seams."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from vr_eval.methods.base import Projector, Refusion
+from vr_eval.methods.registry import METHODS
+
+if TYPE_CHECKING:
+    from vr_eval.models.config import LVLMConfig
+
+
+def build_projector(config: LVLMConfig) -> Projector:
+    """Seam 1 of `config`. Raises KeyError for a name that the registry does not hold."""
+    return _build(config.projector, config)
+
+
+def build_refusion(config: LVLMConfig) -> Refusion | None:
+    """Seam 2 of `config`; None where it is empty."""
+    return None if config.refusion == "none" else _build(config.refusion, config)
+
+
+def _build(name: str, config: LVLMConfig) -> Any:
+    spec = METHODS[name]
+    # Module and class come from our registry alone; a configuration file can only name an entry of it.
+    method = getattr(import_module(spec.module), spec.cls)
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in config.options.get(name, {}).items()}
+    return method(config.shapes, spec.options(**given))

@@ -1,0 +1,1 @@
+"""The embedded default: generated benchmarks, a tiny backbone and its checkpoints."""

@@ -1,0 +1,114 @@
+"""Makes the embedded backbone and every checkpoint that travels with the project, from nothing.
+
+Order: test sets, tokenizer, tower, decoder, then the cells of the shipped grids. A finished part is kept, so that an
+interrupted build continues; `--force` begins anew.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    CLIPImageProcessor,
+    CLIPVisionModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2ForCausalLM,
+    set_seed,
+)
+
+from vr_eval.files import write_atomic
+from vr_eval.micro.corpus import Corpus, training_corpus
+from vr_eval.micro.decoder import ConversationTurns, MixedCollator, MixedRatios, decoder_config
+from vr_eval.micro.tokenizer import train_tokenizer
+from vr_eval.micro.tower import DenseDataset, DensePretraining, tower_config
+from vr_eval.models.backbones import MICRO
+from vr_eval.models.build import DECODER, TOKENIZER, TOWER
+from vr_eval.training.data import cached_features
+from vr_eval.training.trainer import Group, Stage, fit
+
+IMAGES, QUESTIONS = 2500, 6
+"""Training images a suite and questions an image that tower and decoder are pre-trained on."""
+TOWER_STAGE = Stage("tower", steps=2000, batch_size=32, warmup=0.05, weight_decay=0.01)
+TOWER_LR = 2e-3
+DECODER_STAGE = Stage("decoder", steps=2400, batch_size=48, warmup=0.03, weight_decay=0.01)
+DECODER_LR = 2e-3
+SEED = 0
+
+
+def build_weights(work: Path, folder: Path) -> None:
+    """Tokenizer, tower and decoder of the `micro` backbone, float16, into `folder`; `work` holds what is unfinished."""
+    corpus = training_corpus(IMAGES, QUESTIONS)
+    if not (folder / TOKENIZER).is_dir():
+        texts = [text for turns in corpus.turns for turn in turns for text in turn]
+        _finish(folder / TOKENIZER, train_tokenizer(texts).save_pretrained)
+    tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
+    if not (folder / TOWER).is_dir():
+        tower = train_tower(corpus, work / TOWER)
+        _finish(folder / TOWER, partial(_save_half, tower, image_processor()))
+    if not (folder / DECODER).is_dir():
+        # Read back, so that the decoder learns on the rounded weights that it will be used with.
+        tower = CLIPVisionModel.from_pretrained(folder / TOWER, dtype=torch.float32)
+        decoder = train_decoder(tower, tokenizer, corpus, work / DECODER)
+        _finish(folder / DECODER, partial(_save_half, decoder))
+
+
+def image_processor() -> CLIPImageProcessor:
+    """CLIP's own preprocessing; a micro image already has the tower's size."""
+    side = MICRO.image_px
+    return CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+
+
+def train_tower(corpus: Corpus, out: Path) -> CLIPVisionModel:
+    """A tower that knows the glyph and the colour of every patch."""
+    set_seed(SEED)
+    model = DensePretraining(CLIPVisionModel(tower_config()))
+    process = image_processor()
+
+    def batches(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        pixels = process([sample["image"] for sample in samples], return_tensors="pt")["pixel_values"]
+        labels = {name: torch.from_numpy(np.stack([s[name] for s in samples])).long() for name in ("glyphs", "colours")}
+        return {"pixel_values": pixels, **labels}
+
+    dataset = DenseDataset(corpus.images, corpus.glyphs, corpus.colours)
+    fit(model, dataset, batches, TOWER_STAGE, [Group(list(model.parameters()), TOWER_LR)], out, SEED)
+    return model.tower.eval()
+
+
+def train_decoder(
+    tower: CLIPVisionModel, tokenizer: PreTrainedTokenizerBase, corpus: Corpus, out: Path
+) -> Qwen2ForCausalLM:
+    """A decoder that answers the suites' questions from pooled features of `tower` at several ratios."""
+    set_seed(SEED)
+    decoder = Qwen2ForCausalLM(decoder_config(tokenizer))
+    image_token = tokenizer.convert_tokens_to_ids("<image>")
+    model = MixedRatios(tower.eval(), decoder, image_token)
+    process = image_processor()
+
+    def encode(images: Sequence[Any], levels: tuple[int, ...]) -> Tensor:
+        pixels = process(list(images), return_tensors="pt")["pixel_values"]
+        return next(iter(model.models.values())).encode_images(pixels, levels)
+
+    features = cached_features(out / "features", (MICRO.select_layer,), corpus.images, encode)
+    dataset = ConversationTurns(corpus.turns, features[0])
+    projector = next(iter(model.models.values())).projector
+    parameters = [*projector.parameters(), *decoder.parameters()]
+    fit(model, dataset, MixedCollator(tokenizer), DECODER_STAGE, [Group(parameters, DECODER_LR)], out, SEED)
+    return decoder.eval()
+
+
+def _save_half(model: PreTrainedModel, *rest: Any, folder: Path) -> None:
+    model.half().save_pretrained(folder)
+    model.float()
+    for part in rest:
+        part.save_pretrained(folder)

@@ -1,0 +1,95 @@
+"""Pre-training of the micro decoder: questions on the suites, over pooled features of the finished tower.
+
+Every batch pools the features at one of several ratios, so that no single token count is favoured; the projector that
+is trained along with it is thrown away, and every cell starts from the same decoder with a fresh projector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config
+
+from vr_eval.models.backbones import MICRO
+from vr_eval.models.build import assemble
+from vr_eval.models.config import LVLMConfig
+from vr_eval.training.conversation import encode
+from vr_eval.training.data import collate
+
+RATIOS = (1, 4, 9)
+
+
+def decoder_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
+    """A Qwen2 decoder with the sizes of the `micro` backbone."""
+    return Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=MICRO.decoder_width,
+        intermediate_size=2 * MICRO.decoder_width,
+        num_hidden_layers=MICRO.decoder_depth,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+class MixedRatios(nn.Module):
+    """One tower, decoder and MLP behind average pooling at several ratios; the batch's `ratio` picks one."""
+
+    def __init__(self, tower: PreTrainedModel, decoder: PreTrainedModel, image_token_id: int) -> None:
+        super().__init__()
+        config = {
+            ratio: LVLMConfig(
+                tower.config,
+                decoder.config,
+                projector="avg_pool",
+                ratio=ratio,
+                select_layer=MICRO.select_layer,
+                image_token_id=image_token_id,
+            )
+            for ratio in RATIOS
+        }
+        self.models = nn.ModuleDict({str(ratio): assemble(config[ratio], tower, decoder) for ratio in RATIOS})
+        shared = self.models[str(RATIOS[0])].projector.mlp
+        for model in self.models.values():
+            model.projector.mlp = shared
+
+    def forward(self, ratio: Tensor, **batch: Tensor) -> Any:
+        return self.models[str(int(ratio))](**batch)
+
+
+class ConversationTurns(Dataset[dict[str, Any]]):
+    """Questions and answers with features ``(n, G*G, D)``; encoded by the collator, which knows the ratio."""
+
+    def __init__(self, turns: Sequence[Sequence[tuple[str, str]]], features: NDArray[np.float16]) -> None:
+        self.turns, self.features = turns, features
+
+    def __len__(self) -> int:
+        return len(self.turns)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"index": index, "turns": self.turns[index], "features": self.features[index][:, None]}
+
+
+class MixedCollator:
+    """Batches of turns encoded for one ratio, which the batch's first image picks (so a resumed run repeats it)."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+
+    def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        ratio = RATIOS[samples[0]["index"] % len(RATIOS)]
+        rows = []
+        for sample in samples:
+            encoded = encode(self.tokenizer, sample["turns"], MICRO.grid**2 // ratio)
+            rows.append({"input_ids": encoded.input_ids, "labels": encoded.labels, "features": sample["features"]})
+        return {"ratio": torch.tensor(ratio), **collate(rows, self.tokenizer.pad_token_id)}

@@ -1,0 +1,74 @@
+"""From a cell to a model that can be trained: the backbone's weights with the cell's fresh methods in its seams."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlavaProcessor,
+    PreTrainedModel,
+    set_seed,
+)
+
+from vr_eval.config.cell import Cell
+from vr_eval.config.identity import checkpoint_id
+from vr_eval.errors import InputError, Problem
+from vr_eval.models.config import LVLMConfig
+from vr_eval.models.lvlm import LVLM
+from vr_eval.models.processor import lvlm_processor
+
+TOWER, DECODER, TOKENIZER = "tower", "decoder", "tokenizer"
+"""Folders of a backbone's weights; the image processor lies beside the tower."""
+
+
+def assemble(config: LVLMConfig, tower: PreTrainedModel, decoder: PreTrainedModel) -> LVLM:
+    """An LVLM around existing parts; only the methods' parameters are new."""
+    model = LVLM(config)
+    model.vision_tower = tower
+    model.language_model = decoder
+    model.tie_weights()
+    return model
+
+
+def lvlm_config(cell: Cell, tower: PreTrainedModel, decoder: PreTrainedModel, image_token_id: int) -> LVLMConfig:
+    """The configuration of `cell` around parts of its backbone, every option spelled out."""
+    return LVLMConfig(
+        tower.config,
+        decoder.config,
+        projector=cell.projector,
+        refusion=cell.refusion,
+        pruning=cell.pruning,
+        ratio=cell.ratio,
+        options={method.name: dataclasses.asdict(cell.resolved(method.name)) for method in cell.methods},
+        select_layer=cell.spec.select_layer,
+        image_token_id=image_token_id,
+        backbone=cell.backbone,
+        checkpoint_id=checkpoint_id(cell),
+    )
+
+
+def build_lvlm(cell: Cell, weights: Path | None = None) -> tuple[LVLM, LlavaProcessor]:
+    """The untrained model of `cell`, its methods initialised from `cell.seed`, and its processor.
+
+    Raises:
+        InputError: the backbone's weights are not there.
+    """
+    folder = weights or cell.spec.weights
+    if folder is None or not (folder / DECODER).is_dir():
+        hint = "vr-eval micro build makes the weights of the embedded backbone"
+        raise InputError(Problem(f"backbone {cell.backbone} has no weights", file=str(folder), hint=hint))
+    tower = AutoModel.from_pretrained(folder / TOWER, dtype=torch.float32)
+    decoder = AutoModelForCausalLM.from_pretrained(folder / DECODER, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
+    processor = lvlm_processor(
+        AutoImageProcessor.from_pretrained(folder / TOWER), tokenizer, cell.spec.patch_px, cell.ratio
+    )
+    set_seed(cell.seed)
+    model = assemble(lvlm_config(cell, tower, decoder, processor.image_token_id), tower, decoder)
+    return model, processor

@@ -1,0 +1,87 @@
+"""Checkpoints of cells: safetensors, processor and a `checkpoint.json` that says what they are.
+
+`checkpoint.json` is written last: a folder without it is unfinished and is never loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoProcessor, LlavaProcessor
+
+from vr_eval.errors import InputError, Problem
+from vr_eval.files import write_atomic
+from vr_eval.models.config import LVLMConfig
+from vr_eval.models.lvlm import LVLM
+
+MANIFEST = "checkpoint.json"
+
+
+def save_checkpoint(
+    model: LVLM, processor: LlavaProcessor, folder: Path, manifest: dict[str, Any], dtype: torch.dtype = torch.float16
+) -> None:
+    """Write `model` in `dtype` with its processor; `manifest` makes it complete. The model itself is unchanged."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=state)
+    processor.save_pretrained(folder)
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a complete checkpoint. Raises InputError where there is none or it cannot be read."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        hint = "train the cell again: vr-eval train GRID"
+        raise InputError(Problem("no complete checkpoint here", file=str(folder), hint=hint)) from None
+    except (OSError, ValueError) as error:
+        raise InputError(Problem(f"the manifest cannot be read: {error}", file=str(path))) from None
+    return dict(manifest)
+
+
+def load_checkpoint(
+    folder: Path, expect: str | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[LVLM, LlavaProcessor]:
+    """The model (training version, in eval mode, float32 by default) and its processor.
+
+    Args:
+        folder: what `save_checkpoint` wrote.
+        expect: the checkpoint id that it must carry; None takes any.
+
+    Raises:
+        InputError: unfinished, damaged, of another cell, or with tensors that do not fit its own configuration.
+    """
+    manifest = read_manifest(folder)
+    if expect is not None and manifest.get("checkpoint_id") != expect:
+        raise InputError(
+            Problem(
+                "this checkpoint is of another cell",
+                file=str(folder),
+                key="checkpoint_id",
+                given=manifest.get("checkpoint_id"),
+                allowed=expect,
+                hint="move the folder away; the cell will be trained again",
+            )
+        )
+    try:
+        config = LVLMConfig.from_pretrained(folder)
+        model, report = LVLM.from_pretrained(folder, config=config, dtype=dtype, output_loading_info=True)
+        processor = AutoProcessor.from_pretrained(folder)
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        hint = "delete the folder; the cell will be trained again, or restored by a new checkout"
+        problem = Problem(f"the checkpoint cannot be loaded: {_first_line(error)}", file=str(folder), hint=hint)
+        raise InputError(problem) from error
+    wrong = [f"{kind.replace('_keys', '')}: {sorted(map(str, keys))}" for kind, keys in report.items() if keys]
+    if wrong:
+        raise InputError(Problem("the weights do not fit the model: " + "; ".join(wrong), file=str(folder)))
+    return model.eval(), processor
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

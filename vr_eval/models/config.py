@@ -1,0 +1,68 @@
+"""The configuration of an LVLM: two Hugging Face configurations and the names of its methods."""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from vr_eval.methods.base import Shapes
+
+
+class LVLMConfig(PreTrainedConfig):
+    """What `save_pretrained` writes to config.json. Methods are names in the registry, never dotted paths."""
+
+    model_type = "vr_eval_lvlm"
+    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
+
+    def __init__(
+        self,
+        vision_config: PreTrainedConfig | dict[str, Any] | None = None,
+        text_config: PreTrainedConfig | dict[str, Any] | None = None,
+        *,
+        projector: str = "mlp",
+        refusion: str = "none",
+        pruning: str = "none",
+        ratio: int = 1,
+        options: dict[str, dict[str, Any]] | None = None,
+        select_layer: int = -2,
+        image_token_id: int = 0,
+        backbone: str = "",
+        checkpoint_id: str = "",
+        **kwargs: Any,
+    ) -> None:
+        """Options maps a method's name to its options; `select_layer` counts hidden states, negative from the end."""
+        self.vision_config = _sub_config(vision_config, "clip_vision_model")
+        self.text_config = _sub_config(text_config, "qwen2")
+        self.projector, self.refusion, self.pruning = projector, refusion, pruning
+        self.ratio = ratio
+        self.options = options or {}
+        self.select_layer = select_layer
+        self.image_token_id = image_token_id
+        self.backbone = backbone
+        self.checkpoint_id = checkpoint_id
+        kwargs.setdefault("tie_word_embeddings", getattr(self.text_config, "tie_word_embeddings", False))
+        super().__init__(**kwargs)
+
+    @property
+    def shapes(self) -> Shapes:
+        """The sizes that methods are built from."""
+        vision, text = self.vision_config, self.text_config
+        depth = vision.num_hidden_layers
+        return Shapes(
+            grid=vision.image_size // vision.patch_size,
+            tower_width=vision.hidden_size,
+            tower_depth=depth,
+            select_layer=self.select_layer if self.select_layer >= 0 else depth + 1 + self.select_layer,
+            decoder_width=text.hidden_size,
+            decoder_depth=text.num_hidden_layers,
+            stride=isqrt(self.ratio),
+        )
+
+
+def _sub_config(value: PreTrainedConfig | dict[str, Any] | None, default: str) -> PreTrainedConfig:
+    if isinstance(value, PreTrainedConfig):
+        return value
+    fields = dict(value or {})
+    return AutoConfig.for_model(fields.pop("model_type", default), **fields)

@@ -1,0 +1,144 @@
+"""Tower features of images, kept in memory so that cells which share a vision tower encode each image once.
+
+Images are encoded one by one: what the tower gives for an image must not depend on the batch it came in, or on whether
+another cell had it encoded before. Nothing is rounded; results with and without the store are equal bit by bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from transformers import BaseImageProcessor
+
+from vr_eval.config.cell import Cell
+from vr_eval.methods.base import Shapes
+from vr_eval.methods.registry import METHODS, NONE, stride
+from vr_eval.models.lvlm import LVLM
+
+DEFAULT_BYTES = 2 * 1024**3
+
+_log = logging.getLogger(__name__)
+_Key = tuple[str, str, int]
+_UNRELATED = frozenset({"_name_or_path", "architectures", "dtype", "transformers_version"})
+"""Entries of a tower's configuration that say where it came from, not what it computes."""
+
+
+class FeatureStore:
+    """Hidden states ``(G*G, D)`` by (tower, image, level), float32 on the CPU; the least recently used give way.
+
+    Attributes:
+        encoded: How many images towers have encoded for it.
+    """
+
+    def __init__(self, levels: Iterable[int] = (), capacity_bytes: int = DEFAULT_BYTES) -> None:
+        """`levels`: hidden states that any of its readers will want; they are all kept when an image is encoded."""
+        self.levels = frozenset(levels)
+        self.capacity_bytes = capacity_bytes
+        self.held_bytes = 0
+        self.encoded = 0
+        self._kept: OrderedDict[_Key, Tensor] = OrderedDict()
+        self._evicted = False
+
+    def get(self, tower: str, image: str, levels: Sequence[int]) -> list[Tensor] | None:
+        """One tensor ``(G*G, D)`` per level, or None unless all are there."""
+        found = [self._kept.get((tower, image, level)) for level in levels]
+        if any(tensor is None for tensor in found):
+            return None
+        for level in levels:
+            self._kept.move_to_end((tower, image, level))
+        return [tensor for tensor in found if tensor is not None]
+
+    def put(self, tower: str, image: str, level: int, hidden: Tensor) -> None:
+        """Keep one hidden state, if the store is large enough for it."""
+        size = hidden.numel() * hidden.element_size()
+        key = (tower, image, level)
+        if size > self.capacity_bytes or key in self._kept:
+            return
+        self._kept[key] = hidden
+        self.held_bytes += size
+        while self.held_bytes > self.capacity_bytes:
+            _, oldest = self._kept.popitem(last=False)
+            self.held_bytes -= oldest.numel() * oldest.element_size()
+            if not self._evicted:
+                self._evicted = True
+                _log.warning(
+                    "the feature store is full at %.1f GiB: some images will be encoded again for the next cell",
+                    self.capacity_bytes / 1024**3,
+                )
+
+
+class ImageEncoder:
+    """Images to the features that one model reads, through a store."""
+
+    def __init__(self, model: LVLM, processor: BaseImageProcessor, store: FeatureStore) -> None:
+        self.model, self.processor, self.store = model, processor, store
+        self.tower = tower_id(model, processor)
+
+    @torch.no_grad()
+    def __call__(self, images: Sequence[Image]) -> Tensor:
+        """``(M, G*G, len(feature_levels), D)`` on the model's device, as `LVLM.encode_images` gives them."""
+        levels = self.model.feature_levels
+        return torch.stack([torch.stack(self._encode(image, levels), dim=1) for image in images]).to(self.model.device)
+
+    def _encode(self, image: Image, levels: Sequence[int]) -> list[Tensor]:
+        image = image.convert("RGB")
+        name = image_id(image)
+        found = self.store.get(self.tower, name, levels)
+        if found is not None:
+            return found
+        wanted = tuple(sorted(self.store.levels.union(levels)))
+        pixels = self.processor([image], return_tensors="pt")["pixel_values"].to(self.model.device)
+        hidden = self.model.encode_images(pixels, wanted)[0].cpu()
+        self.store.encoded += 1
+        # A level's own copy: a view would keep every level in memory for as long as one of them is kept.
+        by_level = {level: hidden[:, place].clone() for place, level in enumerate(wanted)}
+        for level, tensor in by_level.items():
+            self.store.put(self.tower, name, level, tensor)
+        return [by_level[level] for level in levels]
+
+
+def image_id(image: Image) -> str:
+    """SHA-256 of an RGB image's pixels and size."""
+    digest = hashlib.sha256(f"{image.width}x{image.height}\0".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def tower_id(model: LVLM, processor: BaseImageProcessor) -> str:
+    """SHA-256 over the tower's weights, its configuration and the image processor's: equal features, equal name."""
+    config = {k: v for k, v in model.vision_tower.config.to_dict().items() if k not in _UNRELATED}
+    described = json.dumps([processor.to_dict(), config], sort_keys=True, default=str)
+    digest = hashlib.sha256(described.encode())
+    for name, tensor in sorted(model.vision_tower.state_dict().items()):
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def levels_of(cell: Cell) -> tuple[int, ...]:
+    """The tower's hidden states that `cell` will read, without building its model."""
+    spec = cell.spec
+    shapes = Shapes(
+        grid=spec.grid,
+        tower_width=spec.tower_width,
+        tower_depth=spec.tower_depth,
+        select_layer=spec.select_layer,
+        decoder_width=spec.decoder_width,
+        decoder_depth=spec.decoder_depth,
+        stride=stride(spec.grid, cell.ratio),
+    )
+    levels: set[int] = set()
+    for name in {cell.projector, cell.refusion} - {NONE}:
+        method = METHODS[name]
+        with torch.device("meta"):  # sizes only, no weights
+            built = getattr(import_module(method.module), method.cls)(shapes, cell.resolved(name))
+        levels.update(built.levels)
+    return tuple(sorted(levels))

@@ -1,0 +1,232 @@
+"""The large vision-language model of this project: a Hugging Face tower and decoder with three seams between them.
+
+Notable:
+- training, evaluation and every backbone run this one class; methods fill its seams (methods/base.py);
+- vision features are computed once per image and may be handed in (`vision_features`), so that cells share a tower;
+- refusion runs at prefill only, on hooks that last one call; decode steps are the decoder's own;
+- a `generate` call keeps the vision features no longer than its prefill.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from vr_eval.methods.base import Projector, Refusion, RefusionInput, VisionFeatures, VisionLayout
+from vr_eval.methods.build import build_projector, build_refusion
+from vr_eval.models.config import LVLMConfig
+from vr_eval.models.seams import injected
+
+IGNORE = -100
+"""The label of a token that is not supervised (PyTorch's convention)."""
+
+
+class HeldFeatures:
+    """Vision features of one `generate` call, released after prefill although frames of `generate` still hold this."""
+
+    def __init__(self, maps: Tensor) -> None:
+        self.maps: Tensor | None = maps
+
+
+class LVLM(PreTrainedModel, GenerationMixin):
+    """Vision tower + projector + causal language model, with refusion between decoder layers."""
+
+    config_class = LVLMConfig
+    config: LVLMConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    _skip_keys_device_placement = ["past_key_values"]
+
+    def __init__(self, config: LVLMConfig) -> None:
+        super().__init__(config)
+        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.projector = build_projector(config)
+        self.refusion = build_refusion(config)
+        reads = {*self.projector.levels, *(self.refusion.levels if self.refusion is not None else ())}
+        self.feature_levels: tuple[int, ...] = tuple(sorted(reads))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Methods initialise their parameters on construction; `from_pretrained` builds on the meta device, where
+        index buffers, which no checkpoint holds, come out empty and are made again here."""
+        if isinstance(module, Projector | Refusion):
+            module.reset_buffers()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The decoder without its language-modelling head; its `layers` are the places between which methods act."""
+        return self.language_model.get_decoder()
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Vision tokens of one image that the decoder sees."""
+        shapes = self.config.shapes
+        return (shapes.grid // shapes.stride) ** 2
+
+    def to_inference(self) -> LVLM:
+        """The inference version, in place: frozen, merged constants. Logits stay within 1e-4."""
+        self.eval().requires_grad_(False)
+        if self.refusion is not None:
+            self.refusion.to_inference()
+        return self
+
+    def encode_images(self, pixel_values: Tensor, levels: tuple[int, ...] | None = None) -> Tensor:
+        """Hidden states of the tower, class token dropped.
+
+        Args:
+            pixel_values: ``(M, 3, height, width)``.
+            levels: which hidden states; default `feature_levels`.
+
+        Returns:
+            ``(M, G*G, len(levels), D)``.
+        """
+        out = self.vision_tower(pixel_values.to(self.vision_tower.dtype), output_hidden_states=True)
+        cells = self.config.shapes.grid**2
+        kept = [out.hidden_states[level][:, -cells:] for level in levels or self.feature_levels]
+        return torch.stack(kept, dim=2)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        vision_features: Tensor | HeldFeatures | None = None,
+        instruction_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """One pass of the whole model.
+
+        Args:
+            input_ids: ``(B, S)``; every image stands as `tokens_per_image` consecutive image tokens.
+            attention_mask: ``(B, S)``, 0 at padding, which may be left or right.
+            pixel_values: ``(M, 3, height, width)``, the images in reading order of the batch.
+            vision_features: ``(M, G*G, len(feature_levels), D)`` in their place, as `encode_images` gives them.
+            instruction_mask: ``(B, P)`` bool, P <= S: the prompt's text tokens. Default: the text tokens before the
+                first supervised one, or all where nothing is supervised.
+            labels: ``(B, S)``, -100 where a token is not supervised.
+
+        Raises:
+            ValueError: the number of image tokens does not fit the number of images.
+        """
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("input_ids or inputs_embeds is needed")
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        given = None
+        if pixel_values is not None or vision_features is not None:
+            if input_ids is None:
+                raise ValueError("images need input_ids, which say where their tokens stand")
+            maps = vision_features.maps if isinstance(vision_features, HeldFeatures) else vision_features
+            if maps is None:
+                maps = self.encode_images(pixel_values)
+            features = VisionFeatures(maps.to(inputs_embeds.dtype), self.feature_levels)
+            layout = self._layout(input_ids, len(maps))
+            inputs_embeds = layout.scatter(inputs_embeds, self.projector(features))
+            if self.refusion is not None:
+                instruction = self._instruction(input_ids, attention_mask, labels, instruction_mask)
+                given = RefusionInput(features, layout, instruction, self.refusion.prepare(features))
+        with injected(self.decoder.layers, self.refusion, given):
+            return self.language_model(
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                labels=labels,
+                use_cache=use_cache,
+                logits_to_keep=logits_to_keep,
+                **kwargs,
+            )
+
+    def _layout(self, input_ids: Tensor, images: int) -> VisionLayout:
+        row, column = (input_ids == self.config.image_token_id).nonzero(as_tuple=True)
+        if len(row) != images * self.tokens_per_image:
+            raise ValueError(
+                f"{len(row)} image tokens for {images} image(s) of {self.tokens_per_image} vision tokens each"
+            )
+        index = torch.arange(images, device=row.device).repeat_interleave(self.tokens_per_image)
+        return VisionLayout(row, column, index, images, self.tokens_per_image)
+
+    def _instruction(
+        self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None, given: Tensor | None
+    ) -> Tensor:
+        """Text tokens ``(B, S)`` of the prompt: no image, no padding, nothing from the first supervised token on."""
+        text = input_ids != self.config.image_token_id
+        if attention_mask is not None:
+            text &= attention_mask[:, -input_ids.shape[1] :].bool()
+        if given is not None:  # without a KV cache the sequence outgrows the prompt: answers are no instruction
+            text &= nn.functional.pad(given.bool(), (0, input_ids.shape[1] - given.shape[1]))
+        if labels is not None:
+            text &= (labels != IGNORE).cumsum(1) == 0
+        return text
+
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
+        """`GenerationMixin.generate`; images are encoded once, however many beams or samples are asked for."""
+        input_ids = inputs if inputs is not None else kwargs.pop("input_ids")
+        if kwargs.get("pixel_values") is not None:
+            kwargs["vision_features"] = HeldFeatures(self.encode_images(kwargs.pop("pixel_values")))
+        elif kwargs.get("vision_features") is not None:
+            kwargs["vision_features"] = HeldFeatures(kwargs["vision_features"])
+        kwargs.setdefault("instruction_mask", torch.ones_like(input_ids, dtype=torch.bool))
+        return super().generate(inputs=input_ids, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, past_key_values: Cache | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Vision inputs go in at prefill, and at every step where there is no cache."""
+        model_inputs = super().prepare_inputs_for_generation(input_ids, past_key_values=past_key_values, **kwargs)
+        if past_key_values is not None and past_key_values.get_seq_length() > 0:
+            for name in ("vision_features", "instruction_mask"):
+                model_inputs.pop(name, None)
+        return model_inputs
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        if outputs.get("past_key_values") is not None:  # prefill is over: free the features
+            held = model_kwargs.pop("vision_features", None)
+            if held is not None:
+                held.maps = None
+        return super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, input_ids: Tensor | None = None, **model_kwargs: Any
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Samples may hold any number of images, so images are repeated sample by sample, not one by one."""
+        held = model_kwargs.pop("vision_features", None)
+        if held is not None and expand_size > 1 and input_ids is not None:
+            counts = (input_ids == self.config.image_token_id).sum(1) // self.tokens_per_image
+            groups = torch.arange(len(held.maps), device=held.maps.device).split(counts.tolist())
+            held.maps = held.maps[torch.cat([group for group in groups for _ in range(expand_size)])]
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size, input_ids=input_ids, **model_kwargs
+        )
+        if held is not None:
+            model_kwargs["vision_features"] = held
+        return input_ids, model_kwargs

@@ -1,0 +1,38 @@
+"""Runs a refusion method between the layers of a Hugging Face decoder, without copying any of its code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from vr_eval.methods.base import Refusion, RefusionInput
+
+
+@contextmanager
+def injected(layers: nn.ModuleList, refusion: Refusion | None, given: RefusionInput | None) -> Iterator[None]:
+    """For the duration of one prefill, let `refusion` change the hidden states after its decoder layers.
+
+    Forward hooks sit outside the layers' gradient checkpointing region: gradients are those without hooks. They are
+    removed whatever happens inside.
+    """
+    handles = []
+    try:
+        if refusion is not None and given is not None:
+            for point, layer in enumerate(refusion.layers):
+                handles.append(layers[layer].register_forward_hook(_hook(refusion, point, given)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(refusion: Refusion, point: int, given: RefusionInput) -> Any:
+    def after_layer(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> Any:
+        if isinstance(output, tuple):  # some decoders of transformers return (hidden states, ...)
+            return refusion.inject(point, output[0], given), *output[1:]
+        return refusion.inject(point, output, given)
+
+    return after_layer

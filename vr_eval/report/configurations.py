@@ -1,0 +1,150 @@
+"""The rows of a report: cells without their seeds, in a reader's order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vr_eval.report.source import Source
+
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A cell without its seed: one row of the table.
+
+    Attributes:
+        index: Its place in the report, from 0.
+        label: The cell's own label, as in the records.
+        options: Method name to its options that differ from the default.
+        variant: Tells rows apart that differ in something else than methods and options (a recipe); mostly empty.
+        tokens: Vision tokens per image; None if not recorded.
+        cells: Seed to cell id.
+        parameters: `total` and `method`, where recorded.
+        failure: Why a cell of it gave no answers at all; empty if every cell gave some.
+    """
+
+    index: int
+    label: str
+    backbone: str
+    projector: str
+    ratio: int
+    refusion: str
+    pruning: str
+    options: Mapping[str, Mapping[str, Any]]
+    variant: str
+    tokens: int | None
+    is_baseline: bool
+    cells: Mapping[int, str]
+    parameters: Mapping[str, float]
+    failure: str = ""
+
+    def alone(self) -> tuple[object, ...]:
+        """What it has in common with the configuration that lacks its refusion."""
+        options = {name: values for name, values in self.options.items() if name != self.refusion}
+        return self.backbone, self.projector, self.ratio, self.pruning, _canonical(options), self.variant
+
+
+def read_configurations(source: Source) -> tuple[Configuration, ...]:
+    """The baseline first, then by projector in order of appearance, ratio, pruning, and refusion with none first."""
+    answered = set(source.records.loc[source.records["failure"] == "", "cell_id"])
+    variants = _variants(source.cells)
+    rows: dict[tuple[object, ...], Configuration] = {}
+    for cell_id, cell in source.cells.items():
+        one = _configuration(cell, variants[cell_id], "" if cell_id in answered else _failure(source, cell_id))
+        seed = _whole(cell.get("seed")) or 0
+        key = (*one.alone(), one.refusion, _canonical(one.options))
+        while key in rows and seed in rows[key].cells:
+            # Two cells of one configuration and seed differ in something that is not recorded; better two rows than one.
+            one = replace(one, variant=f"cell {cell_id[:6]}")
+            key = (*key, cell_id)
+        row = rows.get(key, one)
+        rows[key] = replace(
+            row,
+            cells={**row.cells, seed: cell_id},
+            failure=row.failure or one.failure,
+            parameters=row.parameters or one.parameters,
+        )
+    return tuple(replace(row, index=index) for index, row in enumerate(_ordered(rows.values())))
+
+
+def _configuration(cell: Mapping[str, Any], variant: str, failure: str) -> Configuration:
+    parameters = cell.get("parameters")
+    return Configuration(
+        index=0,
+        label=str(cell.get("label") or cell["cell_id"]),
+        backbone=str(cell.get("backbone", "")),
+        projector=str(cell.get("projector") or cell.get("label") or cell["cell_id"]),
+        ratio=_whole(cell.get("ratio")) or 1,
+        refusion=str(cell.get("refusion") or NONE),
+        pruning=str(cell.get("pruning") or NONE),
+        options=_options(cell.get("options")),
+        variant=variant,
+        tokens=_whole(cell.get("tokens")),
+        is_baseline=bool(cell.get("is_baseline", False)),
+        cells={},
+        parameters={k: v for k, v in parameters.items() if isinstance(v, int | float)}
+        if isinstance(parameters, dict)
+        else {},
+        failure=failure,
+    )
+
+
+def _variants(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Cell id to what its recipe has that not all recipes of the run have: ``steps=600``."""
+    recipes = {cell_id: cell.get("recipe") for cell_id, cell in cells.items()}
+    known = {cell_id: recipe for cell_id, recipe in recipes.items() if isinstance(recipe, dict)}
+    differing = sorted({key for a in known.values() for key in a if any(b.get(key) != a[key] for b in known.values())})
+    return {
+        cell_id: ", ".join(f"{key}={known[cell_id].get(key)}" for key in differing) if cell_id in known else ""
+        for cell_id in cells
+    }
+
+
+def _failure(source: Source, cell_id: str) -> str:
+    stated = source.cells[cell_id].get("failure") or source.cells[cell_id].get("error")
+    if stated:
+        return str(stated)
+    reasons = source.records.loc[source.records["cell_id"] == cell_id, "failure"]
+    return str(reasons.mode().iloc[0]) if len(reasons) else "no question was asked yet"
+
+
+def _ordered(rows: Iterable[Configuration]) -> list[Configuration]:
+    listed = list(rows)
+    projectors = list(dict.fromkeys(row.projector for row in listed))
+    backbones = list(dict.fromkeys(row.backbone for row in listed))
+    return sorted(
+        listed,
+        key=lambda row: (
+            backbones.index(row.backbone),
+            not row.is_baseline,
+            projectors.index(row.projector),
+            row.ratio,
+            row.pruning != NONE,
+            row.pruning,
+            row.refusion != NONE,
+        ),
+    )
+
+
+def _options(value: object) -> Mapping[str, Mapping[str, Any]]:
+    """Options as recorded: JSON in the records, an object in `cell.json`."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or "{}")
+        except ValueError:
+            value = {"options": {"unreadable": value}}
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(name): values for name, values in value.items() if isinstance(values, Mapping) and values}
+
+
+def _canonical(options: object) -> str:
+    return json.dumps(options, sort_keys=True, default=str)
+
+
+def _whole(value: object) -> int | None:
+    return int(value) if isinstance(value, int | float) and value == value else None

@@ -1,0 +1,118 @@
+"""The run directory: where things lie in it, and whether a grid may write to it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vr_eval.config.grid import Grid
+from vr_eval.errors import InputError, Problem
+
+LOCK = "lock"
+GRID = "grid.yaml"
+ENVIRONMENT = "environment.json"
+RECORDS = "records.parquet"
+
+
+@dataclass(frozen=True)
+class CellFolder:
+    """The folder of one cell in a run directory."""
+
+    path: Path
+
+    @property
+    def about(self) -> Path:
+        """What the cell is, where its checkpoint came from and what it was evaluated with."""
+        return self.path / "cell.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Scores per task; written last, so that a folder with it has samples too."""
+        return self.path / "metrics.json"
+
+    @property
+    def samples(self) -> Path:
+        """One row per question."""
+        return self.path / "samples.parquet"
+
+    @property
+    def journal(self) -> Path:
+        """Answers as they come in."""
+        return self.path / "answers.jsonl"
+
+    @property
+    def error(self) -> Path:
+        """The traceback of a cell that failed."""
+        return self.path / "error.txt"
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether there are scores, possibly with failed questions."""
+        return self.metrics.is_file() and self.samples.is_file()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every question has an answer, so that nothing is left to do."""
+        try:
+            metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
+            return self.evaluated and metrics["failures"] == 0
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+
+def cell_folder(run_dir: Path, cell_id: str) -> CellFolder:
+    """The folder of the cell `cell_id`."""
+    return CellFolder(run_dir / "cells" / cell_id)
+
+
+def check_run_dir(run_dir: Path, grid: Grid) -> None:
+    """Whether `grid` can be run in `run_dir`; makes nothing.
+
+    Raises:
+        InputError: it is a file, cannot be written, is in use for something else, or holds the run of another grid.
+    """
+    hint = "Choose another run directory with --out DIR."
+    try:
+        existing = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise InputError(Problem(f"this cannot be a run directory: {error.strerror}", str(run_dir), hint=hint)) from error
+    if not existing.is_dir():
+        message = "this is a file, not a run directory" if existing == run_dir else f"{existing} is a file, not a folder"
+        raise InputError(Problem(message, file=str(run_dir), hint=hint))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(Problem(f"no permission to write to {existing}", file=str(run_dir), hint=hint))
+    if existing != run_dir:
+        return
+    other = _name(run_dir / GRID)
+    if other is None and any(entry.name != LOCK and not entry.name.startswith(".") for entry in run_dir.iterdir()):
+        raise InputError(Problem("this folder is not empty and holds no run", file=str(run_dir), hint=hint))
+    if other is not None and other != grid.name:
+        message = f"this folder holds the run of another grid, {other!r}, not of {grid.name!r}"
+        raise InputError(Problem(message, file=str(run_dir), hint=hint))
+
+
+def grid_text(grid: Grid) -> str:
+    """The resolved grid, under the comment at the top of the file that it came from: the question that it asks."""
+    try:
+        lines = Path(grid.source).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    comment = []
+    for line in lines:
+        if not line.startswith("#"):
+            break
+        comment.append(line)
+    return "\n".join([*comment, grid.to_yaml()])
+
+
+def _name(path: Path) -> str | None:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+    return str(content["name"]) if isinstance(content, dict) and "name" in content else None

@@ -1,0 +1,30 @@
+"""Where checkpoints are found: those that travel with the project, then those trained on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vr_eval.config.cell import Cell
+from vr_eval.config.identity import checkpoint_id
+from vr_eval.paths import PACKAGE, home
+
+
+def shipped_checkpoint(cell: Cell) -> Path:
+    """Folder in which the checkpoint of ``cell`` would travel with the project."""
+    return PACKAGE / "micro" / "checkpoints" / checkpoint_id(cell)
+
+
+def trained_checkpoint(cell: Cell) -> Path:
+    """Folder in which the checkpoint of ``cell`` is kept when it is trained on this machine."""
+    return home() / "checkpoints" / checkpoint_id(cell)
+
+
+def find_checkpoint(cell: Cell) -> Path | None:
+    """The folder of a complete checkpoint of ``cell``, or ``None``: it has to be trained.
+
+    ``checkpoint.json`` is written last, so a folder without it is an unfinished one and is passed over.
+    """
+    for folder in (shipped_checkpoint(cell), trained_checkpoint(cell)):
+        if (folder / "checkpoint.json").is_file():
+            return folder
+    return None

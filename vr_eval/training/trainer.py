@@ -1,0 +1,105 @@
+"""One training stage through the Hugging Face Trainer: cosine schedule, parameter groups, resume, no silent NaN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from vr_eval.errors import VrEvalError
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that learn at one peak rate."""
+
+    parameters: Sequence[nn.Parameter]
+    lr: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How long and how fast one stage trains."""
+
+    name: str
+    steps: int
+    batch_size: int
+    warmup: float
+    weight_decay: float = 0.0
+    save_every: int = 200
+
+
+class NonFiniteLoss(TrainerCallback):
+    """Stops a run whose loss is no number; the last checkpoint before it stays on disk."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise VrEvalError(
+                f"training stopped at step {state.global_step}: the loss is {loss}. "
+                f"Lower the learning rate; the last good checkpoint is in {args.output_dir}."
+            )
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset[dict[str, Any]],
+    collate: Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]],
+    stage: Stage,
+    groups: Sequence[Group],
+    out: Path,
+    seed: int,
+) -> list[dict[str, float]]:
+    """Train the parameters of `groups` and nothing else; continue from the newest checkpoint under `out`.
+
+    Returns the log: step, loss and learning rate, every 10 steps.
+
+    Raises:
+        VrEvalError: the loss is not finite.
+    """
+    if stage.steps == 0:
+        return []
+    model.requires_grad_(False)
+    for group in groups:
+        for parameter in group.parameters:
+            parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(
+        [{"params": list(group.parameters), "lr": group.lr} for group in groups],
+        betas=(0.9, 0.98),
+        weight_decay=stage.weight_decay,
+    )
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        max_steps=stage.steps,
+        per_device_train_batch_size=stage.batch_size,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(stage.warmup * stage.steps),
+        max_grad_norm=1.0,
+        logging_steps=10,
+        logging_nan_inf_filter=False,
+        save_steps=stage.save_every,
+        save_total_limit=1,
+        report_to=[],
+        seed=seed,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        use_cpu=not torch.cuda.is_available(),
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=collate,
+        optimizers=(optimizer, None),
+        callbacks=[NonFiniteLoss()],
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None)
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
