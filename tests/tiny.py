@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from transformers import CLIPVisionConfig, Qwen2Config
 
-from vr_eval.methods.registry import METHODS
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.lvlm import LVLM
 
@@ -19,7 +18,13 @@ PROJECTORS = (("mlp", 1), ("avg_pool", 4), ("pixel_shuffle", 9), ("tokenpacker",
 
 
 def tiny_lvlm(
-    projector: str = "avg_pool", ratio: int = 4, refusion: str = "none", *, noise: float = 0.2, **options: Any
+    projector: str = "avg_pool",
+    ratio: int = 4,
+    refusion: str = "none",
+    pruning: str = "none",
+    *,
+    noise: float = 0.2,
+    **options: Any,
 ) -> LVLM:
     """A random LVLM; `noise` is added to every method parameter, so that zero-initialised outputs do something."""
     torch.manual_seed(0)
@@ -45,16 +50,17 @@ def tiny_lvlm(
         eos_token_id=None,
         pad_token_id=PAD,
     )
-    chosen = {refusion: options} if refusion != "none" else {projector: options}
+    owner = next((name for name in (pruning, refusion) if name != "none"), projector)  # whose options they are
     config = LVLMConfig(
         vision,
         text,
         projector=projector,
         ratio=ratio,
         refusion=refusion,
+        pruning=pruning,
         select_layer=-1,
         image_token_id=IMAGE,
-        options={name: given for name, given in chosen.items() if given and name in METHODS},
+        options={owner: options} if options else {},
     )
     model = LVLM(config).eval()
     model.generation_config.pad_token_id = PAD

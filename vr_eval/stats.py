@@ -3,15 +3,15 @@
 The clustered standard error and the paired design follow Miller 2024, "Adding Error Bars to Evals" (arXiv 2411.00640).
 Ours: the small-sample correction, the bound for scores without any spread, and how tasks are combined.
 
-- Questions about one image are not independent. They form a *cluster*; the standard error is built from the clusters' summed
-  residuals, times G / (G - 1) for G clusters. With one question per cluster this is the ordinary standard error, and
-  `paired_difference` is the ordinary paired t-test.
+- Questions about one image are not independent. They form a *cluster*; the standard error is built from the
+  clusters' summed residuals, times G / (G - 1) for G clusters. With one question per cluster this is the ordinary
+  standard error, and `paired_difference` is the ordinary paired t-test.
 - Intervals are t intervals with G - 1 degrees of freedom. They describe which questions were asked. They say nothing
   about another training seed: `seed_spread` does.
 - Scores that are all the same (all right, all wrong, two methods that never differ) have a standard error of zero, and
   an interval of no width would claim certainty. There we use the rule of three: with 95 % confidence at most
-  r = 1 - 0.05 ** (1 / G) of the clusters (about 3 / G) would have come out otherwise, and the interval is the worst that
-  those could do to the mean. Its `method` says "rule of three".
+  r = 1 - 0.05 ** (1 / G) of the clusters (about 3 / G) would have come out otherwise, and the interval is the worst
+  that those could do to the mean. Its `method` says "rule of three".
 - An estimate that cannot be made (nothing answered, one cluster only) is NaN with a reason in `note`, never an error.
 """
 
@@ -69,10 +69,10 @@ class Estimate:
 
 
 def clustered_mean(scores: ArrayLike, clusters: Sequence[Any] | NDArray[Any], low: float = 0.0) -> Estimate:
-    """Mean of `scores` (n,) with its cluster-robust standard error and interval; NaN scores (not answered) are left out.
+    """Mean of `scores` (n,) with its cluster-robust standard error and interval; NaN scores (not answered) are ignored.
 
-    `clusters` (n,) names the cluster of each score. Scores lie in [low, 1] (`low` is -1 for differences); the bound only
-    matters where all scores are the same. Raises ValueError if the lengths differ.
+    `clusters` (n,) names the cluster of each score. Scores lie in [low, 1] (`low` is -1 for differences); the bound
+    only matters where all scores are the same. Raises ValueError if the lengths differ.
     """
     values = np.asarray(scores, dtype=np.float64).reshape(-1)
     labels = np.asarray(clusters).reshape(-1)
@@ -110,9 +110,9 @@ def paired_difference(scores_a: ArrayLike, scores_b: ArrayLike, clusters: Sequen
 def combine(estimates: Sequence[Estimate]) -> Estimate:
     """Unweighted mean of estimates that are independent of each other (tasks of a suite, suites of an average).
 
-    SE = sqrt(sum of se squared) / k, with Welch-Satterthwaite degrees of freedom; combining in stages (tasks, then suites)
-    gives the same as combining at once with the product of the weights. An unknown part makes the whole unknown: an
-    average over other suites than its neighbour's would be no comparison.
+    SE = sqrt(sum of se squared) / k, with Welch-Satterthwaite degrees of freedom; combining in stages (tasks, then
+    suites) gives the same as combining at once with the product of the weights. An unknown part makes the whole
+    unknown: an average over other suites than its neighbour's would be no comparison.
     """
     parts = list(estimates)
     if len(parts) == 1:
@@ -139,7 +139,7 @@ def over_seeds(scores: ArrayLike) -> FloatArray:
 
 
 def seed_spread(values: Sequence[float]) -> float:
-    """Standard deviation (n - 1) of one value per seed, such as the average of each; NaN for fewer than two known seeds."""
+    """Standard deviation (n - 1) of one value per seed, such as its average; NaN for fewer than two seeds."""
     known = [value for value in values if not math.isnan(value)]
     return float(np.std(known, ddof=1)) if len(known) > 1 else math.nan
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from fixture_run import make_records, write_run
+
+from tests.report.fixture_run import make_records, write_run
 
 
 @pytest.fixture(scope="session")

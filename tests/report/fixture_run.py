@@ -1,7 +1,7 @@
 """A made-up run that looks like a real one: the projectors grid, 7 cells x 4 tasks x 120 questions, images included.
 
-Every question has a difficulty that all cells share, so that paired intervals are narrower than unpaired ones, and every
-image carries three questions.
+Every question has a difficulty that all cells share, so that paired intervals are narrower than unpaired ones, and
+every image carries three questions.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def write_run(
     records.to_parquet(path / "records.parquet")
     if cells is None:
         first = records.drop_duplicates("cell_id")
-        extra = {"none": 0, "vision_remember": 231_000}
+        extra = {"none": 0, "vision_remember": 231_000, "deepstack": 0}
         cells = [
             {key: row[key] for key in FakeCell("mlp").columns}
             | {

@@ -188,7 +188,9 @@ class _Failures:
     def end(self) -> None:
         """Raises CellError if every question so far failed in the same way."""
         if self.hopeless and self._first is not None:
-            raise CellError(f"all of the first {self._count} questions failed: {_first_line(self._first)}") from self._first
+            raise CellError(
+                f"all of the first {self._count} questions failed: {_first_line(self._first)}"
+            ) from self._first
 
 
 def prepare(messages: Messages, processor: LlavaProcessor, tokens_per_image: int) -> Prepared:

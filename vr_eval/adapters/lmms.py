@@ -7,13 +7,10 @@ loaded model instead, call lmms-eval in this process one task at a time, and tak
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +27,10 @@ from lmms_eval.utils import load_yaml_config
 from loguru import logger
 from tqdm import tqdm
 
-from vr_eval.adapters.answering import Answerer, CellError
+from vr_eval.adapters.answering import Answerer
+from vr_eval.adapters.data import check_files, no_data, whole_images
 from vr_eval.adapters.questions import Answer, Messages, Question
+from vr_eval.adapters.results import TaskResult, scored
 from vr_eval.config.tasks import task_files
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.models.checkpoints import load_checkpoint
@@ -95,14 +94,22 @@ class VrEval(lmms):
         answers = self.answerer.answer(questions, self.progress)
         self.answers = {(q.task, q.doc_id): answer for q, answer in zip(questions, answers, strict=True)}
         failed = [answer.failure for answer in answers if answer.failure]
-        if failed:
+        if failed and self.answerer.log is None:  # plain lmms-eval has no place for failures: it scores an empty answer
             logger.warning(f"{len(failed)} of {len(answers)} questions failed; the first one: {failed[0]}")
         return [GenerationResult(answer.text, TokenCounts(output_tokens=answer.new_tokens)) for answer in answers]
 
     def _question(
-        self, prompt: str, to_messages: Callable[..., Any], kwargs: Mapping[str, Any], doc_id: int, task: str, split: str
+        self,
+        prompt: str,
+        to_messages: Callable[..., Any],
+        kwargs: Mapping[str, Any],
+        doc_id: int,
+        task: str,
+        split: str,
     ) -> Question:
-        return Question(task, doc_id, prompt, kwargs, lambda: _messages(to_messages(self.task_dict[task][split][doc_id])))
+        return Question(
+            task, doc_id, prompt, kwargs, lambda: _messages(to_messages(self.task_dict[task][split][doc_id]))
+        )
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("log-likelihood tasks are broken in lmms-eval 0.7; use generate_until")
@@ -118,7 +125,7 @@ class LazyTask(ConfigurableMessagesTask):
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self._images: tuple[str, ...] = ()
+        self._images: set[str] = set()
         super().__init__(config=config, model_name="vr_eval")
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
@@ -130,11 +137,12 @@ class LazyTask(ConfigurableMessagesTask):
             for name in names:
                 data = data.cast_column(name, datasets.Image(decode=False))
             self.dataset[split] = data
-            self._images = tuple(names)
+            self._images.update(names)
 
     def doc_to_messages(self, doc: dict[str, Any], **rounds: Any) -> Any:
         decode = datasets.Image().decode_example
-        decoded = {name: decode(doc[name]) for name in self._images if doc[name] is not None}
+        with whole_images():
+            decoded = {name: decode(doc[name]) for name in self._images if doc.get(name) is not None}
         return super().doc_to_messages({**doc, **decoded}, **rounds)
 
     def process_results(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -145,34 +153,6 @@ class LazyTask(ConfigurableMessagesTask):
     def metric(self) -> str:
         """The metric that its score is the mean of: the first one that it lists."""
         return str(next(iter(self.config.metric_list))["metric"])
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One question with its answer and its score (0 to 1, NaN if it failed)."""
-
-    doc_id: int
-    doc: Mapping[str, Any]
-    prompt: str
-    target: str
-    answer: Answer
-    score: float
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """One task of one cell: its questions in order, and lmms-eval's own results (without its log of samples)."""
-
-    task: str
-    metric: str
-    questions: tuple[Scored, ...]
-    output: Mapping[str, Any]
-
-    @property
-    def aggregate(self) -> float | None:
-        """lmms-eval's own score, in which failed questions count as wrong."""
-        value = self.output["results"][self.task].get(f"{self.metric},none")
-        return float(value) if isinstance(value, int | float) else None
 
 
 def load_tasks(names: Sequence[str]) -> dict[str, LazyTask]:
@@ -188,9 +168,11 @@ def load_tasks(names: Sequence[str]) -> dict[str, LazyTask]:
                 problems.append(Problem(f"no file defines the task {name}", nearest=nearest(name, files)))
                 continue
             try:
-                tasks[name] = LazyTask(load_yaml_config(str(files[name]), mode="full"))
+                config = load_yaml_config(str(files[name]), mode="full")
+                check_files(config, files[name].parent)
+                tasks[name] = LazyTask(config)
             except (OSError, ValueError, IndexError, datasets.exceptions.DatasetsError) as error:
-                problems.append(_no_data(name, files[name], error))
+                problems.append(no_data(name, files[name], error))
     if problems:
         raise InputError(problems)
     return tasks
@@ -220,7 +202,7 @@ def evaluate(lm: VrEval, task: LazyTask, limit: int | None, arguments: str) -> T
         )
     name, metric = str(task.config.task), task.metric
     samples = {int(sample["doc_id"]): sample for sample in reversed(output.pop("samples")[name])}
-    questions = [_scored(samples[doc], metric, lm.answers[name, doc]) for doc in sorted(samples)]
+    questions = [scored(samples[doc], metric, lm.answers[name, doc]) for doc in sorted(samples)]
     return TaskResult(name, metric, tuple(questions), output)
 
 
@@ -228,13 +210,12 @@ def evaluate(lm: VrEval, task: LazyTask, limit: int | None, arguments: str) -> T
 def quiet() -> Iterator[None]:
     """lmms-eval without its chatter: warnings only, no bars, and nothing on stdout."""
     bars = datasets.are_progress_bars_disabled()
-    silent = partial(tqdm, disable=True)
     saved = [(module, module.tqdm) for module in (evaluator, lmms_task)]
     logger.remove()
     handler = logger.add(sys.stderr, level="WARNING", format="lmms-eval: {message}")
     datasets.disable_progress_bars()
     for module, _ in saved:
-        module.tqdm = silent
+        module.tqdm = _no_bar
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
@@ -247,6 +228,10 @@ def quiet() -> Iterator[None]:
         logger.add(sys.stderr)
 
 
+def _no_bar(*args: Any, **kwargs: Any) -> Any:
+    return tqdm(*args, **{**kwargs, "disable": True})
+
+
 def _messages(given: Any) -> Messages:
     """lmms-eval's messages in Hugging Face's shape. Raises ValueError where they hold video or sound."""
     messages = ChatMessages(messages=given)
@@ -255,32 +240,6 @@ def _messages(given: Any) -> Messages:
         raise ValueError("this model reads images and text only")
     shaped: Messages = messages.to_hf_messages()
     return shaped
-
-
-def _scored(sample: Mapping[str, Any], metric: str, answer: Answer) -> Scored:
-    value = sample.get(metric)
-    if isinstance(value, Mapping):  # some tasks log a dictionary around the number
-        value = value.get("score")
-    if not isinstance(value, int | float):
-        raise CellError(f"the task gives no number per question under its metric {metric!r}, but {value!r}")
-    target = sample["target"]
-    return Scored(
-        doc_id=int(sample["doc_id"]),
-        doc=sample["doc"],
-        prompt=str(sample["arguments"][0]),
-        target=" | ".join(map(str, target)) if isinstance(target, list) else str(target),
-        answer=answer,
-        score=math.nan if answer.failure else float(value),
-    )
-
-
-def _no_data(task: str, file: Path, error: Exception) -> Problem:
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-    hint = "If its data is to be downloaded, this needs the network once; otherwise restore the files that it names."
-    return Problem(f"the data of the task {task} cannot be loaded: {first}", file=str(file), hint=hint)
 
 
 def _default_device() -> str:

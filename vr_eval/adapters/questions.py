@@ -35,7 +35,7 @@ class Decoding:
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any]) -> Decoding:
-        """From a task's `generation_kwargs`. Keys that are no matter of decoding (image_aspect_ratio) are left aside."""
+        """From a task's `generation_kwargs`; keys that are not about decoding (image_aspect_ratio) count for nothing."""
         until = kwargs.get("until") or ()
         until = (until,) if isinstance(until, str) else until
         temperature = kwargs.get("temperature") or 0
@@ -91,7 +91,7 @@ class Answer:
 
     Attributes:
         text: The answer; empty if it failed.
-        latency_ms: Share of the batch's time in `generate` (the tower, which cells share, is not in it); NaN if it failed.
+        latency_ms: Share of the batch's time in `generate`, without the tower, which cells share; NaN if it failed.
         new_tokens: Generated tokens, the end of the turn included.
         failure: `ExceptionName: message`, or empty.
     """

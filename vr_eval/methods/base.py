@@ -3,7 +3,7 @@
     image -> vision tower -> [project] -> tokens -> decoder layer 0 .. i -> [inject] -> .. -> [prune] -> .. -> text
 
 A projector turns `VisionFeatures` into vision tokens. A refusion method changes the hidden states at vision
-positions between two decoder layers, at prefill only. Methods know nothing of the decoder's code: they see tensors.
+positions between two decoder layers, at prefill only. A pruning method chooses which vision positions go on. Methods know nothing of the decoder's code: they see tensors.
 """
 
 from __future__ import annotations
@@ -136,3 +136,31 @@ class Refusion(nn.Module):
 
     def to_inference(self) -> None:
         """Merge what is constant after training. The outputs stay within 1e-4."""
+
+
+@dataclass(frozen=True)
+class PruningInput:
+    """What a pruning method is handed before layer K, at prefill. All tensors are ``(B, S)``."""
+
+    input_ids: Tensor
+    vision: Tensor
+    """bool: vision positions."""
+    prompt: Tensor
+    """bool: positions of the prompt, vision included; no padding, nothing from the first supervised token on."""
+    attention: Tensor | None = None
+    """float32: attention that each position receives in layer K-1, mean over heads; None if not asked for."""
+
+
+class Pruning(nn.Module):
+    """Seam 3. Chooses the vision positions that go on from decoder layer `layer`."""
+
+    layer: int
+    """K: layers 0 .. K-1 see every token."""
+    mode: str
+    """`drop`: later layers hold a shorter sequence. `mask`: they hold all of it and may not look at the rest."""
+    query: str | None = None
+    """Whose attention ranks: `last` (the prompt's last row), `mean` (all rows), None (no attention needed)."""
+
+    def select(self, given: PruningInput) -> Tensor:
+        """The vision positions that stay, ``(B, S)`` bool."""
+        raise NotImplementedError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vr_eval.methods.base import Projector, Refusion
+from vr_eval.methods.base import Projector, Pruning, Refusion
 from vr_eval.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ def build_projector(config: LVLMConfig) -> Projector:
 def build_refusion(config: LVLMConfig) -> Refusion | None:
     """Seam 2 of `config`; None where it is empty."""
     return None if config.refusion == "none" else _build(config.refusion, config)
+
+
+def build_pruning(config: LVLMConfig) -> Pruning | None:
+    """Seam 3 of `config`; None where it is empty."""
+    return None if config.pruning == "none" else _build(config.pruning, config)
 
 
 def _build(name: str, config: LVLMConfig) -> Any:

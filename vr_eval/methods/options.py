@@ -167,6 +167,41 @@ class VisionRememberOptions(Options):
         return tuple(faults)
 
 
+@dataclass(frozen=True)
+class RandomOptions(Options):
+    """As many vision tokens as FastV keeps, at random: what FastV's choice is worth."""
+
+    layer: int = described(2, "K: decoder layers from K on see only what is kept", minimum=1)
+    keep_ratio: float = described(0.5, "part of a sample's vision tokens that stays", above=0, maximum=1)
+    seed: int = described(0, "seed of the draw, beside the sample's own content", minimum=0)
+
+    def faults(self, shape: Shape) -> tuple[Fault, ...]:
+        return _pruning_faults(self.layer, shape)
+
+
+@dataclass(frozen=True)
+class FastVOptions(Options):
+    """The vision tokens that get the most attention in layer K - 1 go on from layer K."""
+
+    layer: int = described(2, "K: decoder layers from K on see only what is kept", source="official code", minimum=1)
+    keep_ratio: float = described(0.5, "part of a sample's vision tokens that stays", above=0, maximum=1)
+    query: str = described(
+        "last",
+        "whose attention ranks: the prompt's last row (the official code) or the mean of all rows (the paper's words)",
+        source="official code",
+        choices=("last", "mean"),
+    )
+    mode: str = described(
+        "drop",
+        "drop: later layers hold a shorter sequence and cache; mask: they hold all of it, for checks",
+        source="official code",
+        choices=("drop", "mask"),
+    )
+
+    def faults(self, shape: Shape) -> tuple[Fault, ...]:
+        return _pruning_faults(self.layer, shape)
+
+
 def levels_at(depth: int, of_24: Sequence[int]) -> tuple[int, ...]:
     """Hidden states of a tower of ``depth`` layers at the depths that ``of_24`` has in one of 24 layers (ours).
 
@@ -204,3 +239,9 @@ def _head_faults(heads: int, width: int, of: str) -> tuple[Fault, ...]:
         return ()
     fitting = ", ".join(str(n) for n in range(1, min(width, 64) + 1) if width % n == 0)
     return (Fault("heads", f"{heads} heads do not divide {of} of {width}", fitting),)
+
+
+def _pruning_faults(layer: int, shape: Shape) -> tuple[Fault, ...]:
+    if layer < shape.decoder_depth:
+        return ()
+    return (Fault("layer", f"the decoder has no layer {layer}", f"1 to {shape.decoder_depth - 1}"),)

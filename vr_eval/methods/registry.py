@@ -14,9 +14,11 @@ from typing import Any, Literal
 from vr_eval.config.fields import Source
 from vr_eval.methods.options import (
     AvgPoolOptions,
+    FastVOptions,
     MLPOptions,
     Options,
     PixelShuffleOptions,
+    RandomOptions,
     TokenPackerOptions,
     VisionRememberOptions,
 )
@@ -183,7 +185,45 @@ _SPECS = (
     ),
 )
 
-METHODS: dict[str, MethodSpec] = {spec.name: spec for spec in _SPECS}
+_PRUNING = (
+    MethodSpec(
+        name="fastv",
+        seam="pruning",
+        options=FastVOptions,
+        version=1,
+        summary="keeps the vision tokens that a decoder layer attends to most",
+        source="FastV, arXiv 2403.06764",
+        link="https://arxiv.org/abs/2403.06764",
+        details=(
+            ("official code", "attention of layer K-1, mean over heads, last row; original positions; pruned at prefill"),
+            ("ours", "a share of any number of image tokens, at any place of the prompt; batches; several images"),
+        ),
+        module="vr_eval.methods.pruning",
+        cls="FastV",
+        tokens=_unchanged_tokens,
+        ratios=square_ratios,
+        needs=("decoder_layers",),
+        trainable=False,
+    ),
+    MethodSpec(
+        name="random",
+        seam="pruning",
+        options=RandomOptions,
+        version=1,
+        summary="keeps vision tokens drawn at random: the control for fastv",
+        source="a control, ours",
+        link="https://arxiv.org/abs/2403.06764",
+        details=(("ours", "as many tokens, from the same layer, as fastv at the same keep_ratio"),),
+        module="vr_eval.methods.pruning",
+        cls="RandomPruning",
+        tokens=_unchanged_tokens,
+        ratios=square_ratios,
+        needs=("decoder_layers",),
+        trainable=False,
+    ),
+)
+
+METHODS: dict[str, MethodSpec] = {spec.name: spec for spec in (*_SPECS, *_PRUNING)}
 
 
 def of_seam(seam: Seam) -> tuple[str, ...]:

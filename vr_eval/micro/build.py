@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,11 @@ from vr_eval.models.build import DECODER, TOKENIZER, TOWER
 from vr_eval.training.data import cached_features
 from vr_eval.training.trainer import Group, Stage, fit
 
-IMAGES, QUESTIONS = 2500, 6
+IMAGES, QUESTIONS = 2500, 4
 """Training images a suite and questions an image that tower and decoder are pre-trained on."""
-TOWER_STAGE = Stage("tower", steps=2000, batch_size=32, warmup=0.05, weight_decay=0.01)
+TOWER_STAGE = Stage("tower", steps=1800, batch_size=32, warmup=0.05, weight_decay=0.01)
 TOWER_LR = 2e-3
-DECODER_STAGE = Stage("decoder", steps=2400, batch_size=48, warmup=0.03, weight_decay=0.01)
+DECODER_STAGE = Stage("decoder", steps=3000, batch_size=32, warmup=0.03, weight_decay=0.01)
 DECODER_LR = 2e-3
 SEED = 0
 
@@ -55,12 +55,12 @@ def build_weights(work: Path, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
     if not (folder / TOWER).is_dir():
         tower = train_tower(corpus, work / TOWER)
-        _finish(folder / TOWER, partial(_save_half, tower, image_processor()))
+        _finish(folder / TOWER, partial(_save_half, tower, [image_processor()]))
     if not (folder / DECODER).is_dir():
         # Read back, so that the decoder learns on the rounded weights that it will be used with.
         tower = CLIPVisionModel.from_pretrained(folder / TOWER, dtype=torch.float32)
         decoder = train_decoder(tower, tokenizer, corpus, work / DECODER)
-        _finish(folder / DECODER, partial(_save_half, decoder))
+        _finish(folder / DECODER, partial(_save_half, decoder, []))
 
 
 def image_processor() -> CLIPImageProcessor:
@@ -97,17 +97,25 @@ def train_decoder(
 
     def encode(images: Sequence[Any], levels: tuple[int, ...]) -> Tensor:
         pixels = process(list(images), return_tensors="pt")["pixel_values"]
-        return next(iter(model.models.values())).encode_images(pixels, levels)
+        return model.models[1].encode_images(pixels, levels)
 
     features = cached_features(out / "features", (MICRO.select_layer,), corpus.images, encode)
     dataset = ConversationTurns(corpus.turns, features[0])
-    projector = next(iter(model.models.values())).projector
-    parameters = [*projector.parameters(), *decoder.parameters()]
+    parameters = [*model.projector.parameters(), *decoder.parameters()]
     fit(model, dataset, MixedCollator(tokenizer), DECODER_STAGE, [Group(parameters, DECODER_LR)], out, SEED)
     return decoder.eval()
 
 
-def _save_half(model: PreTrainedModel, *rest: Any, folder: Path) -> None:
+def _finish(folder: Path, save: Callable[[Path], object]) -> None:
+    """Save under another name and rename: a folder that is there is complete."""
+    partial_folder = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial_folder, ignore_errors=True)
+    partial_folder.mkdir(parents=True)
+    save(partial_folder)
+    partial_folder.replace(folder)
+
+
+def _save_half(model: PreTrainedModel, rest: Sequence[Any], folder: Path) -> None:
     model.half().save_pretrained(folder)
     model.float()
     for part in rest:

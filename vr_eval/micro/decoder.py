@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config
 from vr_eval.models.backbones import MICRO
 from vr_eval.models.build import assemble
 from vr_eval.models.config import LVLMConfig
-from vr_eval.training.conversation import encode
+from vr_eval.training.conversation import Encoded, encode
 from vr_eval.training.data import collate
 
 RATIOS = (1, 4, 9)
@@ -58,13 +58,15 @@ class MixedRatios(nn.Module):
             )
             for ratio in RATIOS
         }
-        self.models = nn.ModuleDict({str(ratio): assemble(config[ratio], tower, decoder) for ratio in RATIOS})
-        shared = self.models[str(RATIOS[0])].projector.mlp
+        # A plain dictionary: the models share all weights, which are registered, and saved, once.
+        self.models = {ratio: assemble(config[ratio], tower, decoder) for ratio in RATIOS}
+        self.decoder = decoder
+        self.projector = self.models[RATIOS[0]].projector
         for model in self.models.values():
-            model.projector.mlp = shared
+            model.projector.mlp = self.projector.mlp
 
     def forward(self, ratio: Tensor, **batch: Tensor) -> Any:
-        return self.models[str(int(ratio))](**batch)
+        return self.models[int(ratio)](**batch)
 
 
 class ConversationTurns(Dataset[dict[str, Any]]):
@@ -85,11 +87,15 @@ class MixedCollator:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
+        self.encoded: dict[tuple[int, int], Encoded] = {}
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ratio = RATIOS[samples[0]["index"] % len(RATIOS)]
         rows = []
         for sample in samples:
-            encoded = encode(self.tokenizer, sample["turns"], MICRO.grid**2 // ratio)
+            key = (sample["index"], ratio)
+            if key not in self.encoded:
+                self.encoded[key] = encode(self.tokenizer, sample["turns"], MICRO.grid**2 // ratio)
+            encoded = self.encoded[key]
             rows.append({"input_ids": encoded.input_ids, "labels": encoded.labels, "features": sample["features"]})
         return {"ratio": torch.tensor(ratio), **collate(rows, self.tokenizer.pad_token_id)}

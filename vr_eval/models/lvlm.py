@@ -3,7 +3,7 @@
 Notable:
 - training, evaluation and every backbone run this one class; methods fill its seams (methods/base.py);
 - vision features are computed once per image and may be handed in (`vision_features`), so that cells share a tower;
-- refusion runs at prefill only, on hooks that last one call; decode steps are the decoder's own;
+- refusion runs at prefill only, on hooks that last one call; pruning shortens the cache of the layers it precedes;
 - a `generate` call keeps the vision features no longer than its prefill.
 """
 
@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from vr_eval.methods.base import Projector, Refusion, RefusionInput, VisionFeatures, VisionLayout
-from vr_eval.methods.build import build_projector, build_refusion
+from vr_eval.methods.base import Projector, PruningInput, Refusion, RefusionInput, VisionFeatures, VisionLayout
+from vr_eval.methods.build import build_projector, build_pruning, build_refusion
 from vr_eval.models.config import LVLMConfig
+from vr_eval.models.pruned import pruned, take
 from vr_eval.models.seams import injected
 
 IGNORE = -100
@@ -53,6 +54,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.projector = build_projector(config)
         self.refusion = build_refusion(config)
+        self.pruning = build_pruning(config)
         reads = {*self.projector.levels, *(self.refusion.levels if self.refusion is not None else ())}
         self.feature_levels: tuple[int, ...] = tuple(sorted(reads))
         self.post_init()
@@ -127,8 +129,8 @@ class LVLM(PreTrainedModel, GenerationMixin):
             attention_mask: ``(B, S)``, 0 at padding, which may be left or right.
             pixel_values: ``(M, 3, height, width)``, the images in reading order of the batch.
             vision_features: ``(M, G*G, len(feature_levels), D)`` in their place, as `encode_images` gives them.
-            instruction_mask: ``(B, P)`` bool, P <= S: the prompt's text tokens. Default: the text tokens before the
-                first supervised one, or all where nothing is supervised.
+            instruction_mask: ``(B, P)`` bool, P <= S: the prompt, where the sequence goes on after it. Whatever is
+                given, nothing from the first supervised token on belongs to the prompt.
             labels: ``(B, S)``, -100 where a token is not supervised.
 
         Raises:
@@ -138,7 +140,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
             if input_ids is None:
                 raise ValueError("input_ids or inputs_embeds is needed")
             inputs_embeds = self.get_input_embeddings()(input_ids)
-        given = None
+        given = pruning_input = None
         if pixel_values is not None or vision_features is not None:
             if input_ids is None:
                 raise ValueError("images need input_ids, which say where their tokens stand")
@@ -148,20 +150,34 @@ class LVLM(PreTrainedModel, GenerationMixin):
             features = VisionFeatures(maps.to(inputs_embeds.dtype), self.feature_levels)
             layout = self._layout(input_ids, len(maps))
             inputs_embeds = layout.scatter(inputs_embeds, self.projector(features))
+            prompt = self._prompt(input_ids, attention_mask, labels, instruction_mask)
+            vision = input_ids == self.config.image_token_id
             if self.refusion is not None:
-                instruction = self._instruction(input_ids, attention_mask, labels, instruction_mask)
-                given = RefusionInput(features, layout, instruction, self.refusion.prepare(features))
-        with injected(self.decoder.layers, self.refusion, given):
-            return self.language_model(
+                given = RefusionInput(features, layout, prompt & ~vision, self.refusion.prepare(features))
+            if self.pruning is not None:
+                pruning_input = PruningInput(input_ids, vision, prompt)
+                if use_cache and past_key_values is None:
+                    past_key_values = DynamicCache(config=self.config.text_config)
+        with (
+            injected(self.decoder.layers, self.refusion, given),
+            pruned(self.decoder, self.pruning, pruning_input, attention_mask, past_key_values) as kept,
+        ):
+            out = self.language_model(
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
                 past_key_values=past_key_values,
-                labels=labels,
+                labels=labels if self.pruning is None else None,
                 use_cache=use_cache,
                 logits_to_keep=logits_to_keep,
                 **kwargs,
             )
+        if labels is not None and self.pruning is not None:
+            # The sequence is shorter than its labels; every supervised token is text, and text always stays.
+            out.loss = self.language_model.loss_function(
+                out.logits, take(labels, kept.index), self.config.text_config.vocab_size
+            )
+        return out
 
     def _layout(self, input_ids: Tensor, images: int) -> VisionLayout:
         row, column = (input_ids == self.config.image_token_id).nonzero(as_tuple=True)
@@ -172,18 +188,18 @@ class LVLM(PreTrainedModel, GenerationMixin):
         index = torch.arange(images, device=row.device).repeat_interleave(self.tokens_per_image)
         return VisionLayout(row, column, index, images, self.tokens_per_image)
 
-    def _instruction(
+    def _prompt(
         self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None, given: Tensor | None
     ) -> Tensor:
-        """Text tokens ``(B, S)`` of the prompt: no image, no padding, nothing from the first supervised token on."""
-        text = input_ids != self.config.image_token_id
+        """Tokens ``(B, S)`` of the prompt: no padding, nothing from the first supervised token on."""
+        prompt = torch.ones_like(input_ids, dtype=torch.bool)
         if attention_mask is not None:
-            text &= attention_mask[:, -input_ids.shape[1] :].bool()
+            prompt &= attention_mask[:, -input_ids.shape[1] :].bool()
         if given is not None:  # without a KV cache the sequence outgrows the prompt: answers are no instruction
-            text &= nn.functional.pad(given.bool(), (0, input_ids.shape[1] - given.shape[1]))
+            prompt &= nn.functional.pad(given.bool(), (0, input_ids.shape[1] - given.shape[1]))
         if labels is not None:
-            text &= (labels != IGNORE).cumsum(1) == 0
-        return text
+            prompt &= (labels != IGNORE).cumsum(1) == 0
+        return prompt
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:

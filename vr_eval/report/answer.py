@@ -1,4 +1,4 @@
-"""One or two sentences that answer a grid's question from its scores, worded the same whether a method wins or loses."""
+"""One or two sentences that answer a grid's question from its scores, whether a method wins or loses."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def _sentence(name: str, estimate: Estimate, pairs: int) -> str:
     where = f"the same projector without it, across {plural(pairs, 'pair')}"
     if not estimate.excludes_zero:
         return (
-            f"{name} makes no difference that these {plural(estimate.n, 'question')} can show: {signed(estimate.value)} "
-            f"points on average ({span}) against {where}."
+            f"{name} makes no difference that these {plural(estimate.n, 'question')} can show: "
+            f"{signed(estimate.value)} points on average ({span}) against {where}."
         )
     if estimate.value > 0:
         return f"{name} adds {points(estimate.value)} points on average ({span}) over {where}."

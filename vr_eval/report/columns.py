@@ -168,7 +168,7 @@ def _latency(scores: Scores, definition: Definition) -> Built:
 
 
 def _spread(scores: Scores, definition: Definition) -> Built:
-    column = Column("spread", "Seed spread", "Standard deviation of the average over seeds, points.")
+    column = Column("spread", "Seed spread", "Standard deviation of the average over seeds, points.", "Score")
     return column, [_number(scores.spread(row), lambda value: f"{value:.2f}") for row in scores.configurations]
 
 

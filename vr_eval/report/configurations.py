@@ -24,7 +24,7 @@ class Configuration:
         tokens: Vision tokens per image; None if not recorded.
         cells: Seed to cell id.
         parameters: `total` and `method`, where recorded.
-        failure: Why a cell of it gave no answers at all; empty if every cell gave some.
+        failures: Seed to why its cell gave no answers at all.
     """
 
     index: int
@@ -40,7 +40,14 @@ class Configuration:
     is_baseline: bool
     cells: Mapping[int, str]
     parameters: Mapping[str, float]
-    failure: str = ""
+    failures: Mapping[int, str]
+
+    @property
+    def failure(self) -> str:
+        """Why cells of it gave no answers; empty if every cell gave some."""
+        if len(self.cells) == 1:
+            return "".join(self.failures.values())
+        return "; ".join(f"seed {seed}: {reason}" for seed, reason in self.failures.items())
 
     def alone(self) -> tuple[object, ...]:
         """What it has in common with the configuration that lacks its refusion."""
@@ -54,25 +61,26 @@ def read_configurations(source: Source) -> tuple[Configuration, ...]:
     variants = _variants(source.cells)
     rows: dict[tuple[object, ...], Configuration] = {}
     for cell_id, cell in source.cells.items():
-        one = _configuration(cell, variants[cell_id], "" if cell_id in answered else _failure(source, cell_id))
+        one = _configuration(cell, variants[cell_id])
         seed = _whole(cell.get("seed")) or 0
         key = (*one.alone(), one.refusion, _canonical(one.options))
         while key in rows and seed in rows[key].cells:
-            # Two cells of one configuration and seed differ in something that is not recorded; better two rows than one.
+            # Two cells of one configuration and seed differ in something that is not recorded; better two rows than
+            # one.
             one = replace(one, variant=f"cell {cell_id[:6]}")
             key = (*key, cell_id)
         row = rows.get(key, one)
         rows[key] = replace(
             row,
             cells={**row.cells, seed: cell_id},
-            failure=row.failure or one.failure,
-            parameters=row.parameters or one.parameters,
+            failures=row.failures if cell_id in answered else {**row.failures, seed: _failure(source, cell_id)},
         )
     return tuple(replace(row, index=index) for index, row in enumerate(_ordered(rows.values())))
 
 
-def _configuration(cell: Mapping[str, Any], variant: str, failure: str) -> Configuration:
-    parameters = cell.get("parameters")
+def _configuration(cell: Mapping[str, Any], variant: str) -> Configuration:
+    recorded = cell.get("parameters")
+    parameters = recorded if isinstance(recorded, Mapping) else {}
     return Configuration(
         index=0,
         label=str(cell.get("label") or cell["cell_id"]),
@@ -86,10 +94,8 @@ def _configuration(cell: Mapping[str, Any], variant: str, failure: str) -> Confi
         tokens=_whole(cell.get("tokens")),
         is_baseline=bool(cell.get("is_baseline", False)),
         cells={},
-        parameters={k: v for k, v in parameters.items() if isinstance(v, int | float)}
-        if isinstance(parameters, dict)
-        else {},
-        failure=failure,
+        parameters={name: count for name, count in parameters.items() if isinstance(count, int | float)},
+        failures={},
     )
 
 

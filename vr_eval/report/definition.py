@@ -1,7 +1,7 @@
 """Report definitions: which columns a report shows, how it names things, and which published figures it cites.
 
-`reports/NAME.yaml` belongs to the grid called NAME, `reports/default.yaml` to all others; `report.yaml` in a run directory
-comes before both. `reports/README.md` documents the keys.
+`reports/NAME.yaml` belongs to the grid called NAME, `reports/default.yaml` to all others; `report.yaml` in a run
+directory comes before both. `reports/README.md` documents the keys.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.paths import resource
 
 COLUMNS = (
-    *("method", "backbone", "ratio", "tokens", "parameters", "suites", "average", "baseline", "pair", "kept"),
-    *("questions", "coverage", "latency", "spread"),
+    *("method", "backbone", "ratio", "tokens", "suites", "average", "spread", "baseline", "pair", "kept"),
+    *("parameters", "questions", "coverage", "latency"),
 )
 TAGS = ("paper", "ours", "measured")
 KEYS = ("columns", "names", "suites", "cited")

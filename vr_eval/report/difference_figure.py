@@ -76,11 +76,11 @@ def _names(pairs: list[Pair], several: bool, definition: Definition) -> list[str
     names = [row_name(other, definition) for _, other in pairs]
     if several:
         names = [f"{name} + {variant_name(row, definition)}" for name, (row, _) in zip(names, pairs, strict=True)]
-    return [name if len(name) <= 40 else name[:39] + "…" for name in names]
+    return [name if len(name) <= 50 else name[:49] + "…" for name in names]
 
 
 def _wide(panels: list[_Panel], names: list[str], colours: list[str], title: str) -> Markup:
-    labels = 40 + 7 * max(len(name) for name in names)
+    labels = 36 + 6.2 * max(len(name) for name in names)
     plot_height = ROW_PX * len(names)
     figure = pixel_figure(WIDE_PX, plot_height + 62)
     width = (WIDE_PX - labels - 10) / len(panels)
@@ -99,7 +99,7 @@ def _wide(panels: list[_Panel], names: list[str], colours: list[str], title: str
 def _narrow(panels: list[_Panel], names: list[str], colours: list[str], title: str) -> Markup:
     block = ROW_PX * len(names) + 62
     figure = pixel_figure(NARROW_PX, block * len(panels))
-    left = min(40 + 7 * max(len(name) for name in names), 190)
+    left = min(36 + 6.2 * max(len(name) for name in names), 180)
     for place, panel in enumerate(panels):
         top = place * block
         pixel_text(figure, 4, top + 14, panel.title, weight="bold")

@@ -29,7 +29,7 @@ ImageSource = Callable[[str, str], bytes | None]
 
 
 def image_path(run_dir: Path, task: str, cluster: str) -> Path:
-    """Where a run keeps the image ``cluster`` of ``task``; names that are no plain file names are replaced by a hash."""
+    """Where a run keeps the image ``cluster`` of ``task``; a name that is no plain file name is hashed."""
     return run_dir / "images" / _file_name(task) / f"{_file_name(cluster)}.png"
 
 

@@ -35,4 +35,4 @@ def _kind_table(task: Task, kinds: list[str], scores: Scores, definition: Defini
         for row in scores.configurations
     )
     title = visible(f"{definition.suite(task.suite)}: {task.name}", 120)
-    return Table(title, tuple(columns), rows, (f"{task.metric}, points, with 95 % intervals.",), ())
+    return Table(title, tuple(columns), rows, (visible(f"Metric: {task.metric}. In points, with 95 % intervals."),), ())

@@ -80,7 +80,7 @@ _ESCAPE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2
 
 
 def visible(text: object, limit: int = SHOWN_CHARACTERS) -> str:
-    """Foreign text with everything that is invisible or reorders its neighbours written out, cut to ``limit`` characters.
+    """Foreign text with everything that is invisible or reorders its neighbours written out, at most ``limit`` long.
 
     A report about models must show what a model said, so nothing is dropped silently: ESC becomes ``⟨ESC⟩``, a
     right-to-left override ``⟨U+202E⟩``.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from vr_eval.report.notation import visible
+from vr_eval.report.source import check_records
 
 PER_TASK = 48
 ANSWERS = 20_000
@@ -65,10 +66,15 @@ def samples_per_task(records: pd.DataFrame) -> int:
 def choose_samples(records: pd.DataFrame, per_task: int | None = None) -> list[tuple[str, int]]:
     """The (task, doc_id) whose samples a report shows, so that the run can keep their images.
 
-    Of each task ``per_task`` questions (by default ``samples_per_task``): three quarters where the cells disagree (scores
-    at least 0.5 apart), an eighth with a failure, an eighth of the rest; what one sort lacks goes to the next. Within
-    a sort the order is a hash of task and question, so it depends neither on the cells nor on the order of the records.
+    Of each task ``per_task`` questions (by default ``samples_per_task``): three quarters where the cells disagree
+    (scores at least 0.5 apart), an eighth with a failure, an eighth of the rest; what one sort lacks goes to the next.
+    Within a sort the order is a hash of task and question, so it depends neither on the cells nor on the order of the
+    records.
+
+    Raises:
+        InputError: ``records`` are not records (see ``check_records``).
     """
+    records = check_records(records)
     limit = samples_per_task(records) if per_task is None else per_task
     chosen = []
     for task, frame in records.groupby("task", sort=False):
@@ -100,7 +106,7 @@ def describe_choice(records: pd.DataFrame, chosen: list[tuple[str, int]]) -> lis
 
 def read_samples(records: pd.DataFrame, chosen: list[tuple[str, int]], rows: Mapping[str, int]) -> list[Sample]:
     """The chosen samples, in order; ``rows`` maps a cell id to the row of the table that the cell belongs to."""
-    groups = {name: frame for name, frame in records.groupby(["task", "doc_id"], sort=False)}
+    groups = dict(list(records.groupby(["task", "doc_id"], sort=False)))
     return [_sample(groups[(task, doc)], rows) for task, doc in chosen]
 
 
@@ -135,7 +141,7 @@ def _sorts(task: str, frame: pd.DataFrame) -> tuple[list[int], list[int], list[i
     """Questions where cells disagree, others with a failure, and the rest, each in an order of its own."""
     scores = frame.groupby("doc_id")["score"]
     apart = scores.max() - scores.min() >= APART
-    failures = frame["failure"].fillna("").ne("").groupby(frame["doc_id"]).any()
+    failures = frame["failure"].ne("").groupby(frame["doc_id"]).any()
     order = sorted((int(doc) for doc in apart.index), key=lambda doc: hashlib.sha256(f"{task}/{doc}".encode()).digest())
     disagree = [doc for doc in order if apart[doc]]
     failed = [doc for doc in order if failures[doc] and not apart[doc]]

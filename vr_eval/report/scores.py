@@ -18,13 +18,12 @@ from vr_eval.report.configurations import NONE, Configuration, read_configuratio
 from vr_eval.report.source import Source
 from vr_eval.stats import Estimate, FloatArray, clustered_mean, combine, over_seeds, paired_difference, seed_spread
 
-
 Pair: TypeAlias = tuple[Configuration, Configuration]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task's questions. ``clusters`` and ``kinds`` are (q,); ``scores`` maps a cell id to (q,), NaN where unanswered."""
+    """A task's questions. ``clusters`` and ``kinds`` are (q,); ``scores`` maps a cell id to (q,), else NaN."""
 
     suite: str
     name: str
@@ -122,7 +121,7 @@ class Scores:
         return over_seeds([_scores(task, cell) for cell in row.cells.values()])
 
     def _matched(self, row: Configuration, other: Configuration, task: Task) -> FloatArray:
-        """Scores of both (2, q) on what both answered: seed by seed where they share seeds, else their means over seeds."""
+        """Scores of both (2, q) on what both answered: seed by seed where they share seeds, else their means."""
         seeds = [seed for seed in row.cells if seed in other.cells]
         if not seeds:
             return np.stack([self._mean(row, task), self._mean(other, task)])

@@ -35,9 +35,11 @@ class Source:
         name: Name of the grid.
         question: First paragraph of the grid file's leading comment; empty if it has none.
         about: The comment's other paragraphs, one text each.
+        notes: What the grid says about the run that its results do not: a limit, cells without results.
         environment: `environment.json`.
         cells: Cell id to its `cell.json`; cells that have records but no such file are filled in from the records.
-        records: One row per cell and question, columns as in the README. Text columns hold no missing values; `score` is
+        records: One row per cell and question, columns as in the README. Text columns hold no missing values; `score`
+        is
             NaN exactly where `failure` is not empty.
     """
 
@@ -45,6 +47,7 @@ class Source:
     name: str
     question: str
     about: tuple[str, ...]
+    notes: tuple[str, ...]
     environment: Mapping[str, Any]
     cells: Mapping[str, Mapping[str, Any]]
     records: pd.DataFrame
@@ -67,15 +70,18 @@ def read_run(run_dir: Path) -> Source:
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _broken(table, error) from error
     text = _read_text(run_dir / "grid.yaml") if (run_dir / "grid.yaml").is_file() else ""
+    grid = _grid(text, run_dir)
+    cells = _read_cells(run_dir, records)
     paragraphs = leading_comment(text)
     environment = run_dir / "environment.json"
     return Source(
         path=run_dir,
-        name=_grid_name(text, run_dir),
+        name=grid["name"] if isinstance(grid.get("name"), str) else run_dir.resolve().name,
         question=paragraphs[0] if paragraphs else "",
         about=paragraphs[1:],
+        notes=tuple(_grid_notes(grid, len(cells))),
         environment=_read_json(environment) if environment.is_file() else {},
-        cells=_read_cells(run_dir, records),
+        cells=cells,
         records=records,
     )
 
@@ -130,10 +136,22 @@ def leading_comment(text: str) -> tuple[str, ...]:
     return tuple(" ".join(lines) for lines in paragraphs if lines)
 
 
-def _grid_name(text: str, run_dir: Path) -> str:
+def _grid(text: str, run_dir: Path) -> dict[str, Any]:
+    """The resolved grid. A report needs little of it, so a broken one costs no more than its notes."""
     root = parse(text, str(run_dir / "grid.yaml"), Problems())
-    name = root.entries.get("name") if root is not None else None
-    return name.value if name is not None and isinstance(name.value, str) else run_dir.resolve().name
+    plain = root.plain if root is not None else None
+    return plain if isinstance(plain, dict) else {}
+
+
+def _grid_notes(grid: Mapping[str, Any], cells: int) -> list[str]:
+    notes = []
+    if isinstance(grid.get("limit"), int):
+        notes.append(f"Only the first {grid['limit']:,} questions of each task were asked (limit of the grid).")
+    rows, seeds = grid.get("cells"), grid.get("seeds")
+    planned = len(rows) * len(seeds) if isinstance(rows, list) and isinstance(seeds, list) and "grid" not in grid else 0
+    if planned > cells:
+        notes.append(f"The grid has {planned} cells; {planned - cells} of them have not started yet.")
+    return notes
 
 
 def _read_cells(run_dir: Path, records: pd.DataFrame) -> dict[str, Mapping[str, Any]]:

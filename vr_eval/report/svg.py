@@ -1,8 +1,9 @@
 """Matplotlib figures as SVG that can stand inside a page with a strict content policy and follow its colours.
 
-Matplotlib writes `style="..."` attributes and a `<style>` element, which such a policy refuses, and fixed colours, which a
-dark page makes unreadable. Here styles become attributes, and the colours of ``Ink`` become classes that the page's style
-sheet fills (`f-ink`, `s-c0`, ...). Text stays text in the page's font. The same figure always gives the same bytes.
+Matplotlib writes `style="..."` attributes and a `<style>` element, which such a policy refuses, and fixed colours,
+which a dark page makes unreadable. Here styles become attributes, and the colours of ``Ink`` become classes that the
+page's style sheet fills (`f-ink`, `s-c0`, ...). Text stays text in the page's font. The same figure always gives the
+same bytes.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ _ROLES |= {hue(index): f"c{index}" for index in range(HUES)}
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Settings under which a figure must be made and written, so that the user's own matplotlib settings play no part."""
+    """Settings under which a figure must be made and written, untouched by the user's own settings."""
     settings = {
         "svg.hashsalt": "vr-eval",
         "svg.fonttype": "none",
@@ -113,7 +114,7 @@ def _rewrite(element: ElementTree.Element, prefix: str) -> None:
             classes += ["bold"] if re.match(r"(bold|[6-9]00)\b", value) else []
         elif name in ("fill", "stroke") and value in _ROLES:
             classes.append(f"{name[0]}-{_ROLES[value]}")
-        elif name:
+        elif name and name != "font-family":  # the page's own
             element.set(name, value)
     if classes:
         element.set("class", " ".join(classes))

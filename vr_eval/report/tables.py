@@ -116,8 +116,8 @@ def _notes(scores: Scores) -> list[str]:
     partial = [row for row in rows if 0 < scores.answered(row) < scores.asked * len(row.cells)]
     if partial:
         notes.append(
-            f"{plural(len(partial), 'row')} with less than full coverage: questions without an answer are left out of the "
-            "means and never count as wrong; differences are taken on the questions that both rows answered."
+            f"{plural(len(partial), 'row')} with less than full coverage: questions without an answer are left out of "
+            "the means and never count as wrong; differences are taken on the questions that both rows answered."
         )
     if len({tuple(row.cells) for row in rows}) > 1:
         notes.append("Not all rows have the same seeds. Differences use the seeds that both rows have.")

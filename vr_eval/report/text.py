@@ -19,7 +19,7 @@ LONGEST_NAME = 40
 
 
 def to_csv(table: Table) -> str:
-    """One line per row; an estimate is three columns (value, `_low`, `_high`), a difference has a fourth with its mark."""
+    """One line per row; an estimate is three columns (value, `_low`, `_high`), a difference has its mark too."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     marked = {column.key for column in table.columns if any(entry.mark for entry in table.column(column.key))}
@@ -78,7 +78,7 @@ def render_terminal(table: Table, width: int = TERMINAL_WIDTH) -> str:
 
     Rows go by the cells' labels. What does not fit is left out, single suites first and the average never.
     """
-    names = [_ascii(" ".join([row.label, *_extras(row)])) for row in table.rows]
+    names = [_ascii(row.label + " (baseline)" * row.is_baseline) for row in table.rows]
     suites = [column.key for column in table.columns if column.key.startswith("suite:")]
     partial = any(entry.warn for row in table.rows for entry in row.entries)
     wanted = {*suites, "average", "baseline", "pair", *(["coverage"] if partial else [])}
@@ -95,6 +95,7 @@ def render_terminal(table: Table, width: int = TERMINAL_WIDTH) -> str:
     for column in columns.values():
         lines = [f"{line}  {text}" for line, text in zip(lines, column, strict=True)]
     lines.insert(1, "-" * len(lines[0]))
+    lines += [_ascii(f"no answers: {row.label}: {row.failure}") for row in table.rows if row.failure]
     lines += [_LEGEND[key] for key in ("baseline", "pair") if key in columns]
     if any("*" in text for column in columns.values() for text in column):
         lines.append("*: its 95 % interval excludes zero; **: also after Holm's correction")
@@ -117,7 +118,7 @@ def _taken(columns: Mapping[str, list[str]]) -> int:
 
 def _extras(row: Row) -> list[str]:
     """What is said of a row beside its name."""
-    return ["baseline"] * row.is_baseline + ([f"failed: {row.failure}"] if row.failure else [])
+    return ["baseline"] * row.is_baseline + ([f"no answers: {row.failure}"] if row.failure else [])
 
 
 def _small(entry: Entry) -> str:
@@ -191,7 +192,7 @@ def _ampersands(cells: Iterable[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    """ASCII that LaTeX prints as ``text``; accents are dropped, and what has no ASCII form is named by its code point."""
+    """ASCII that LaTeX prints as ``text``; accents are dropped, and what has no ASCII form shows its code point."""
     out = []
     for character in unicodedata.normalize("NFC", text):
         plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()

@@ -37,7 +37,7 @@ def describe(run_id: str) -> dict[str, Any]:
         "git": _git(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
-        "cpu": f"{_cpu()}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores",
+        "cpu": f"{_cpu()}, {_cores()} cores",
         "torch_threads": torch.get_num_threads(),
         "gpu": ", ".join(devices) or None,
     }
@@ -68,6 +68,11 @@ def _git() -> dict[str, Any] | None:
 def _ask_git(*arguments: str) -> str:
     command = ["git", "-C", str(PACKAGE.parent), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+
+def _cores() -> int | None:
+    """Cores that this process may use, which a container can limit; all of the machine's where that is not known."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _cpu() -> str:

@@ -77,12 +77,18 @@ def check_run_dir(run_dir: Path, grid: Grid) -> None:
         InputError: it is a file, cannot be written, is in use for something else, or holds the run of another grid.
     """
     hint = "Choose another run directory with --out DIR."
+    if "\0" in str(run_dir):
+        raise InputError(Problem("this cannot be a run directory: a NUL in its name", str(run_dir), hint=hint))
     try:
         existing = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
     except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise InputError(Problem(f"this cannot be a run directory: {error.strerror}", str(run_dir), hint=hint)) from error
+        raise InputError(
+            Problem(f"this cannot be a run directory: {error.strerror}", str(run_dir), hint=hint)
+        ) from error
     if not existing.is_dir():
-        message = "this is a file, not a run directory" if existing == run_dir else f"{existing} is a file, not a folder"
+        message = (
+            "this is a file, not a run directory" if existing == run_dir else f"{existing} is a file, not a folder"
+        )
         raise InputError(Problem(message, file=str(run_dir), hint=hint))
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(Problem(f"no permission to write to {existing}", file=str(run_dir), hint=hint))

@@ -8,18 +8,10 @@ from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
-import yaml
 from PIL import Image
 
-from vr_eval.config.tasks import task_files
+from vr_eval.config.tasks import _fields, task_files
 from vr_eval.report import choose_samples, image_path, save_image
-
-
-class _Loader(yaml.SafeLoader):
-    """Task files name functions by tags, which say nothing about the data."""
-
-
-_Loader.add_multi_constructor("", lambda loader, suffix, node: None)
 
 
 def keep_images(run_dir: Path, records: pd.DataFrame) -> None:
@@ -64,8 +56,8 @@ def _test_file(task: str) -> Path | None:
     file = task_files().get(task)
     if file is None:
         return None
-    content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-    if not isinstance(content, dict) or content.get("dataset_path") != "parquet":
+    content = _fields(file)
+    if content.get("dataset_path") != "parquet":
         return None
     files = (content.get("dataset_kwargs") or {}).get("data_files")
     name = files.get(content.get("test_split")) if isinstance(files, dict) else files

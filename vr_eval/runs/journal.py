@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vr_eval.adapters.questions import Answer, Question
-from vr_eval.files import append_line
 
 _Key = tuple[str, int, str]
 
@@ -23,10 +23,12 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._answers: dict[_Key, Answer] = {}
+        self._torn = False
         if path.exists():
-            with path.open(encoding="utf-8", errors="replace") as file:
-                for line in file:
-                    self._read(line)
+            content = path.read_bytes()
+            self._torn = not content.endswith(b"\n")
+            for line in content.split(b"\n"):
+                self._read(line)
 
     def get(self, question: Question) -> Answer | None:
         """The answer of an earlier run; None if there is none, or it failed and is to be asked again."""
@@ -34,7 +36,8 @@ class Journal:
         return answer if answer is not None and not answer.failure else None
 
     def add(self, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
-        """Append the answers of a batch, synced. Raises InputError where the disk is full."""
+        """Append the answers of a batch and sync them, in one step for all. Raises OSError where the disk is full."""
+        lines = []
         for question, answer in zip(questions, answers, strict=True):
             task, doc_id, prompt = question.key
             entry = {
@@ -46,15 +49,30 @@ class Journal:
                 "new_tokens": answer.new_tokens,
                 "failure": answer.failure,
             }
-            append_line(self.path, json.dumps(entry))
-            self._answers[question.key] = answer
+            lines.append(json.dumps(entry))
+        self._append("".join(f"{line}\n" for line in lines).encode())
+        self._answers |= {question.key: answer for question, answer in zip(questions, answers, strict=True)}
 
-    def _read(self, line: str) -> None:
+    def _append(self, content: bytes) -> None:
+        new = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab", buffering=0) as file:
+            rest = memoryview(b"\n" + content if self._torn else content)
+            self._torn = False
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        if new:
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+
+    def _read(self, line: bytes) -> None:
         try:
             entry: dict[str, Any] = json.loads(line)
             latency_ms = math.nan if entry["latency_ms"] is None else float(entry["latency_ms"])
             answer = Answer(str(entry["answer"]), latency_ms, int(entry["new_tokens"]), str(entry["failure"]))
             key = str(entry["task"]), int(entry["doc_id"]), str(entry["prompt"])
-        except (ValueError, TypeError, KeyError):  # torn
+        except (ValueError, TypeError, KeyError, IndexError):  # torn, or none of ours
             return
         self._answers[key] = answer

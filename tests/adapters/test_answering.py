@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from transformers import LlavaProcessor
+
+from tests.adapters.world import png
+from vr_eval.adapters import answering
+from vr_eval.adapters.answering import Answerer, CellError, prepare
+from vr_eval.adapters.questions import Answer, Messages, Question
+from vr_eval.models.lvlm import LVLM
+from vr_eval.training.conversation import encode
+
+WORDS = ["which", "code", "is", "printed", "here"]
+
+
+def messages(text: str, *seeds: int) -> Messages:
+    images = [{"type": "image", "image": Image.open(io.BytesIO(png(seed)))} for seed in seeds]
+    return [{"role": "user", "content": [*images, {"type": "text", "text": text}]}]
+
+
+def question(number: int, *seeds: int, task: str = "vr_toy_ocr", load: Any = None, **kwargs: Any) -> Question:
+    text = " ".join(WORDS[: 1 + number % 5]) + f" {number}?"
+    return Question(task, number, text, {"max_new_tokens": 6} | kwargs, load or (lambda: messages(text, *seeds)))
+
+
+def mixed() -> list[Question]:
+    """Questions of two tasks and two decodings, of many lengths, with one image, several or none."""
+    questions = [question(number, number // 2) for number in range(7)]
+    questions += [question(number, 50 + number, task="vr_toy_doc", max_new_tokens=9) for number in range(5)]
+    return [*questions, question(7), question(8, 1, 2), question(9, 3, 4, 5, max_new_tokens=9)]
+
+
+def broken(error: Exception) -> Callable[[], Messages]:
+    def load() -> Messages:
+        raise error
+
+    return load
+
+
+def texts(answers: Sequence[Answer]) -> list[str]:
+    return [answer.text for answer in answers]
+
+
+@pytest.fixture(scope="module")
+def alone(lvlm: LVLM, reader: LlavaProcessor) -> list[Answer]:
+    """The answers to `mixed()` one by one."""
+    return Answerer(lvlm, reader, batch_size=1).answer(mixed())
+
+
+@pytest.mark.parametrize("batch_size", [3, 8, 64])
+def test_answers_do_not_depend_on_the_batch(
+    lvlm: LVLM, reader: LlavaProcessor, alone: list[Answer], batch_size: int
+) -> None:
+    asked = mixed()[::-1]
+    answers = Answerer(lvlm, reader, batch_size=batch_size).answer(asked)
+    assert texts(answers[::-1]) == texts(alone)
+    assert [a.new_tokens for a in answers[::-1]] == [a.new_tokens for a in alone]
+    assert len(set(texts(alone))) > len(alone) / 2  # a model that says one thing would prove nothing
+
+
+def test_the_prompt_is_the_one_of_training(lvlm: LVLM, reader: LlavaProcessor) -> None:
+    asked = prepare(messages("which code?", 0), reader, lvlm.tokens_per_image)
+    trained = encode(reader.tokenizer, [("which code?", "42")], lvlm.tokens_per_image)
+    assert asked.ids == trained.input_ids[: trained.labels.index(next(t for t in trained.labels if t >= 0))]
+
+
+def test_a_question_that_names_the_image_token_shows_no_further_image(lvlm: LVLM, reader: LlavaProcessor) -> None:
+    asked = prepare(messages("what is <image> here?", 0), reader, lvlm.tokens_per_image)
+    assert asked.ids.count(reader.image_token_id) == lvlm.tokens_per_image
+
+
+def test_a_question_that_cannot_be_loaded_fails_alone(lvlm: LVLM, reader: LlavaProcessor, alone: list[Answer]) -> None:
+    asked = mixed()
+    asked[3] = question(3, load=broken(OSError("image file is truncated\nmore")))
+    answers = Answerer(lvlm, reader, batch_size=8).answer(asked)
+    assert answers[3].failure == "OSError: image file is truncated"
+    assert answers[3].text == ""
+    assert texts(answers[:3] + answers[4:]) == texts(alone[:3] + alone[4:])
+
+
+def test_a_question_that_cannot_be_answered_fails_alone(
+    lvlm: LVLM, reader: LlavaProcessor, alone: list[Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = prepare(messages(mixed()[6].prompt, 3), reader, lvlm.tokens_per_image).ids
+    generate = LVLM.generate
+
+    def fails_on_poison(self: LVLM, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        if any(row[-len(poison) :] == poison for row in input_ids.tolist()):
+            raise ValueError("no such token")
+        return generate(self, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(LVLM, "generate", fails_on_poison)
+    answers = Answerer(lvlm, reader, batch_size=8).answer(mixed())
+    assert [i for i, answer in enumerate(answers) if answer.failure] == [6]
+    assert answers[6].failure == "ValueError: no such token"
+    assert texts(answers[:6] + answers[7:]) == texts(alone[:6] + alone[7:])
+
+
+def test_running_out_of_memory_halves_the_batch(
+    lvlm: LVLM, reader: LlavaProcessor, alone: list[Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    generate = LVLM.generate
+
+    def small_memory(self: LVLM, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        sizes.append(len(input_ids))
+        if len(input_ids) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate(self, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(LVLM, "generate", small_memory)
+    answers = Answerer(lvlm, reader, batch_size=8).answer(mixed())
+    assert texts(answers) == texts(alone)
+    assert sizes[:3] == [8, 4, 2] or sizes[:3] == [6, 3, 2]
+
+
+def test_a_model_that_fails_on_everything_ends_the_cell_after_a_few_questions(
+    lvlm: LVLM, reader: LlavaProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def bug(self: LVLM, **kwargs: Any) -> Any:
+        calls.append(1)
+        raise KeyError("keys")
+
+    monkeypatch.setattr(LVLM, "generate", bug)
+    with pytest.raises(CellError, match="all of the first 20 questions failed: KeyError") as caught:
+        Answerer(lvlm, reader, batch_size=16).answer([question(n, 0) for n in range(200)])
+    assert len(calls) < 30
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_few_questions_that_all_fail_are_an_error_too(lvlm: LVLM, reader: LlavaProcessor) -> None:
+    asked = [question(n, load=broken(OSError("no such image"))) for n in range(3)]
+    with pytest.raises(CellError, match="all of the first 3 questions failed: OSError: no such image"):
+        Answerer(lvlm, reader, batch_size=2).answer(asked)
+
+
+def test_many_failures_after_an_answer_end_nothing(
+    lvlm: LVLM, reader: LlavaProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "HOPELESS", 3)
+    longest = question(1004, 1)  # the longest question is asked first
+    asked = [longest, *(question(n, load=broken(OSError("gone"))) for n in range(8))]
+    answers = Answerer(lvlm, reader, batch_size=1).answer(asked)
+    assert sum(bool(answer.failure) for answer in answers) == 8
+
+
+def test_generation_kwargs_stay_as_they_are(lvlm: LVLM, reader: LlavaProcessor) -> None:
+    kwargs = {"max_new_tokens": 3, "until": ["\n"], "temperature": 0, "do_sample": False}
+    asked = Question("vr_toy_ocr", 0, "which", kwargs, lambda: messages("which", 0))
+    Answerer(lvlm, reader).answer([asked])
+    assert kwargs == {"max_new_tokens": 3, "until": ["\n"], "temperature": 0, "do_sample": False}
+
+
+def test_progress_counts_every_question_once(lvlm: LVLM, reader: LlavaProcessor) -> None:
+    heard: list[int] = []
+    Answerer(lvlm, reader, batch_size=4).answer(mixed(), heard.append)
+    assert sum(heard) == len(mixed())

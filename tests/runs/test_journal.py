@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from vr_eval.adapters.questions import Answer, Question
+from vr_eval.runs.journal import Journal
+
+
+def question(doc_id: int, prompt: str = "which?", **kwargs: object) -> Question:
+    return Question("vr_toy_ocr", doc_id, prompt, kwargs, list)
+
+
+GOOD = Answer('tea\n"two"\ud800\u2028', 1.25, 3)
+FAILED = Answer("", math.nan, 0, "OSError: broken")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cells" / "x" / "answers.jsonl"
+
+
+def test_what_was_answered_is_known_again_and_what_failed_is_not(path: Path) -> None:
+    Journal(path).add([question(0), question(1)], [GOOD, FAILED])
+    again = Journal(path)
+    assert again.get(question(0)) == GOOD
+    assert again.get(question(1)) is None
+    assert path.read_bytes().count(b"\n") == 2
+
+
+def test_another_prompt_or_decoding_is_another_question(path: Path) -> None:
+    Journal(path).add([question(0)], [GOOD])
+    again = Journal(path)
+    assert again.get(question(0, "what?")) is None
+    assert again.get(question(0, max_new_tokens=3)) is None
+    assert again.get(question(2)) is None
+
+
+@pytest.mark.parametrize("torn", [1, 10, 60])
+def test_a_torn_last_line_costs_that_line_only(path: Path, torn: int) -> None:
+    Journal(path).add([question(n) for n in range(3)], [GOOD] * 3)
+    content = path.read_bytes()
+    path.write_bytes(content[:-torn] if torn > 1 else content[:-2])
+    journal = Journal(path)
+    assert [journal.get(question(n)) is not None for n in range(3)] == [True, True, False]
+    journal.add([question(2)], [GOOD])
+    assert all(Journal(path).get(question(n)) for n in range(3))
+
+
+def test_the_last_answer_counts(path: Path) -> None:
+    journal = Journal(path)
+    journal.add([question(0)], [FAILED])
+    journal.add([question(0)], [GOOD])
+    assert Journal(path).get(question(0)) == GOOD
+
+
+def test_lines_that_are_none_of_ours_are_passed_over(path: Path) -> None:
+    Journal(path).add([question(0)], [GOOD])
+    with path.open("ab") as file:
+        file.write(b'[]\n{"task": 1}\n\xff\xfe\nnull\n')
+    assert Journal(path).get(question(0)) == GOOD

@@ -1,0 +1,313 @@
+"""Whole runs of a small grid in this process."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.adapters.world import GRID, QUESTIONS, TASKS, toy_grid, write_checkpoint, write_checkpoints, write_tasks
+from vr_eval.adapters.answering import Answerer
+from vr_eval.adapters.questions import Question
+from vr_eval.config.grid import Grid
+from vr_eval.config.identity import cell_id, checkpoint_id
+from vr_eval.errors import InputError, VrEvalError
+from vr_eval.models.features import FeatureStore
+from vr_eval.runs.execute import run_grid, train_grid
+from vr_eval.runs.records import COLUMNS
+from vr_eval.runs.store import trained_checkpoint
+
+OUT = Path("runs/toys")
+
+
+def records() -> pd.DataFrame:
+    return pd.read_parquet(OUT / "records.parquet")
+
+
+def folder(grid: Grid, place: int) -> Path:
+    return OUT / "cells" / cell_id(grid.cells[place], grid)
+
+
+def metrics(grid: Grid, place: int) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder(grid, place) / "metrics.json").read_text())
+    return content
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Question]]:
+    """The questions that models are asked, in order."""
+    questions: list[Question] = []
+    prepare = Answerer._prepare
+
+    def counted(self: Answerer, question: Question) -> Any:
+        questions.append(question)
+        return prepare(self, question)
+
+    monkeypatch.setattr(Answerer, "_prepare", counted)
+    return questions
+
+
+def test_a_run_leaves_everything_in_its_directory(grid: Grid, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_grid(grid) == 0
+    out = capsys.readouterr()
+    assert "avg_pool 1/4 + vision_remember" in out.out
+    assert out.out.rstrip().endswith("runs/toys/report.html")
+    assert "[2/2] avg_pool 1/4 + vision_remember: vr_toy_ocr" in out.err
+    assert {path.name for path in OUT.iterdir()} >= {
+        "grid.yaml",
+        "environment.json",
+        "lock",
+        "cells",
+        "records.parquet",
+    }
+    assert (OUT / "report.html").is_file()
+    assert len(list(OUT.glob("images/*/*.png"))) == QUESTIONS
+    for place, cell in enumerate(grid.cells):
+        about = json.loads((folder(grid, place) / "cell.json").read_text())
+        assert about["label"] == cell.label
+        assert about["checkpoint"]["origin"] == "trained"
+        assert about["parameters"]["total"] > about["parameters"]["method"] > 0
+        assert about["environment"] == json.loads((OUT / "environment.json").read_text())
+        assert {path.stem for path in folder(grid, place).glob("lmms/*.json")} == set(TASKS)
+        assert not (folder(grid, place) / "error.txt").exists()
+    assert not list(OUT.rglob("*.tmp"))
+
+
+def test_records_hold_one_row_per_cell_and_question(grid: Grid) -> None:
+    run_grid(grid)
+    frame = records()
+    assert tuple(frame.columns) == COLUMNS
+    assert len(frame) == len(grid.cells) * len(TASKS) * QUESTIONS
+    assert not frame.duplicated(["cell_id", "task", "doc_id"]).any()
+    assert frame.groupby("task")["cluster"].nunique().tolist() == [QUESTIONS // 2] * 2
+    assert set(frame.loc[frame["is_baseline"], "label"]) == {"mlp"}
+    assert frame["score"].between(0, 1).all()
+    assert frame["latency_ms"].gt(0).all()
+    assert set(frame["kind"]) == {"long", "short"}
+    for place in range(len(grid.cells)):
+        for task, content in metrics(grid, place)["tasks"].items():
+            rows = frame[(frame["cell_id"] == folder(grid, place).name) & (frame["task"] == task)]
+            assert content["score"] == pytest.approx(100 * rows["score"].mean())
+            assert content["score"] == pytest.approx(100 * content["lmms_eval"])
+            assert (content["n"], content["coverage"], content["failures"]) == (QUESTIONS, 1.0, 0)
+
+
+def test_the_tower_sees_an_image_once_for_all_cells(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    stores: list[FeatureStore] = []
+    start = FeatureStore.__init__
+    monkeypatch.setattr(FeatureStore, "__init__", lambda self, *a, **k: (stores.append(self), start(self, *a, **k))[1])
+    run_grid(grid)
+    assert [store.encoded for store in stores] == [len(TASKS) * QUESTIONS // 2]
+
+
+def test_the_batch_size_changes_no_answer(grid: Grid) -> None:
+    run_grid(grid, OUT, batch_size=1)
+    run_grid(grid, Path("runs/other"), batch_size=8)
+    columns = ["cell_id", "task", "doc_id", "answer", "score", "new_tokens"]
+    other = pd.read_parquet("runs/other/records.parquet")
+    pd.testing.assert_frame_equal(records()[columns], other[columns])
+
+
+def test_a_second_run_asks_nothing_and_says_so(
+    grid: Grid, asked: list[Question], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_grid(grid)
+    before, count = records(), len(asked)
+    assert run_grid(grid) == 0
+    assert len(asked) == count
+    assert "all 2 cells are evaluated already" in capsys.readouterr().err
+    pd.testing.assert_frame_equal(records(), before)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    grid: Grid, asked: list[Question], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate, calls = Answerer._generate_at_once, []
+
+    def interrupted(self: Answerer, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return generate(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Answerer, "_generate_at_once", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_grid(grid)
+    kept = (folder(grid, 0) / "answers.jsonl").read_text().count("\n")
+    assert kept == 3 * grid.batch_size
+    asked.clear()
+    assert run_grid(grid) == 0
+    assert len(asked) == len(grid.cells) * len(TASKS) * QUESTIONS - kept
+    interrupted_records = records()
+    shutil.rmtree(OUT)
+    run_grid(grid)
+    columns = ["task", "doc_id", "answer", "score"]
+    pd.testing.assert_frame_equal(interrupted_records[columns], records()[columns])
+
+
+def test_a_corrupt_image_lowers_the_coverage_and_is_asked_again(grid: Grid, root: Path, asked: list[Question]) -> None:
+    write_tasks(root, corrupt=(3,))
+    assert run_grid(grid) == 0
+    frame = records()
+    failed = frame[frame["failure"] != ""]
+    assert set(zip(failed["task"], failed["doc_id"], strict=True)) == {(TASKS[1], 3)}
+    assert failed["score"].isna().all()
+    content = metrics(grid, 0)["tasks"][TASKS[1]]
+    scores = frame[(frame["cell_id"] == folder(grid, 0).name) & (frame["task"] == TASKS[1])]["score"]
+    assert content["score"] == pytest.approx(100 * scores.mean())
+    assert (content["failures"], content["n"], content["coverage"]) == (1, QUESTIONS - 1, (QUESTIONS - 1) / QUESTIONS)
+    write_tasks(root)
+    asked.clear()
+    assert run_grid(grid) == 0
+    assert [(question.task, question.doc_id) for question in asked] == [(TASKS[1], 3)] * 2
+    assert (records()["failure"] == "").all()
+
+
+def damaged(grid: Grid, how: str) -> Path:
+    """Break the checkpoint of the first cell."""
+    checkpoint = trained_checkpoint(grid.cells[0])
+    if how == "truncated":
+        weights = checkpoint / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif how == "of another method":
+        shutil.rmtree(checkpoint)
+        shutil.copytree(trained_checkpoint(grid.cells[1]), checkpoint)
+    else:
+        shutil.rmtree(checkpoint)
+        write_checkpoint(checkpoint, checkpoint_id(grid.cells[0]), "mlp", 1, "vision_remember")
+        config = json.loads((checkpoint / "config.json").read_text())
+        (checkpoint / "config.json").write_text(json.dumps(config | {"refusion": "none"}))
+    return checkpoint
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("truncated", "the checkpoint cannot be loaded"),
+        ("of another method", "this checkpoint is of another cell"),
+        ("with other weights", "the weights do not fit the model"),
+    ],
+)
+def test_a_cell_with_a_bad_checkpoint_fails_and_the_other_does_not(
+    grid: Grid, capsys: pytest.CaptureFixture[str], how: str, message: str
+) -> None:
+    checkpoint = damaged(grid, how)
+    assert run_grid(grid) == 1
+    said = capsys.readouterr().err
+    assert f"mlp: FAILED: {checkpoint}" in said
+    assert message in said
+    assert (
+        f"1 of 2 cells failed; the same command tries them again:\n  mlp: see {folder(grid, 0) / 'error.txt'}" in said
+    )
+    assert "Traceback" in (folder(grid, 0) / "error.txt").read_text()
+    about = json.loads((folder(grid, 0) / "cell.json").read_text())
+    assert (about["status"], message in about["failure"]) == ("failed", True)
+    assert set(records()["label"]) == {"avg_pool 1/4 + vision_remember"}
+    shutil.rmtree(checkpoint)
+    write_checkpoints(grid.cells[:1])
+    assert run_grid(grid) == 0
+    assert not (folder(grid, 0) / "error.txt").exists()
+    assert len(set(records()["label"])) == 2
+
+
+def test_a_model_with_a_bug_is_a_failed_cell(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def bug(self: Answerer, *arguments: Any) -> Any:
+        raise IndexError("out of range")
+
+    monkeypatch.setattr(Answerer, "_generate_at_once", bug)
+    assert run_grid(grid) == 1
+    said = capsys.readouterr()
+    assert said.err.count("FAILED: all of the first 12 questions failed: IndexError: out of range") == 2
+    assert said.out == ""
+    assert not (OUT / "records.parquet").exists()
+
+
+def test_a_missing_checkpoint_is_trained_once_and_used(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+
+    def train_cell(cell: Any, place: Path) -> None:
+        trained.append(cell.label)
+        write_checkpoint(place, checkpoint_id(cell), cell.projector, cell.ratio, cell.refusion)
+
+    monkeypatch.setattr("vr_eval.training.cell.train_cell", train_cell)
+    shutil.rmtree(trained_checkpoint(grid.cells[0]))
+    assert train_grid(grid) == 0
+    assert run_grid(grid) == 0
+    assert train_grid(grid) == 0
+    assert trained == ["mlp"]
+
+
+def test_a_training_that_fails_is_a_failed_cell(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train_cell(cell: Any, place: Path) -> None:
+        raise VrEvalError("training stopped at step 3: the loss is nan.")
+
+    monkeypatch.setattr("vr_eval.training.cell.train_cell", train_cell)
+    shutil.rmtree(trained_checkpoint(grid.cells[0]))
+    assert (run_grid(grid), train_grid(grid)) == (1, 1)
+    assert capsys.readouterr().err.count("mlp: FAILED: training stopped at step 3: the loss is nan.") == 2
+
+
+def test_a_full_disk_ends_the_run_and_keeps_what_is_there(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch, asked: list[Question]
+) -> None:
+    fsync, calls = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "answers.jsonl":
+            calls.append(1)
+            if len(calls) == 3:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match="the disk is full") as caught:
+            run_grid(grid)
+    assert "run the same command again" in str(caught.value)
+    assert len(calls) == 3
+    asked.clear()
+    assert run_grid(grid) == 0
+    assert len(asked) == 2 * len(TASKS) * QUESTIONS - 3 * grid.batch_size
+
+
+def test_a_limit_is_another_cell_and_old_cells_are_left_out_but_kept(grid: Grid, root: Path) -> None:
+    run_grid(grid)
+    few = toy_grid(root, limit=4)
+    assert run_grid(few) == 0
+    assert len(records()) == 2 * len(TASKS) * 4
+    assert len(list(OUT.glob("cells/*/metrics.json"))) == 4
+    assert len(list(OUT.glob("cells/*/cell.json"))) == 2
+    assert run_grid(grid) == 0
+    assert len(records()) == 2 * len(TASKS) * QUESTIONS
+    assert {path.parent.name for path in OUT.glob("cells/*/cell.json")} == {cell_id(cell, grid) for cell in grid.cells}
+
+
+def test_a_cell_that_two_seeds_share_is_named_with_its_seed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = toy_grid(root, GRID.replace("seeds: [0]", "seeds: [0, 1]"), limit=2)
+    write_checkpoints(grid.cells)
+    assert run_grid(grid) == 0
+    assert "[2/4] mlp (seed 1): " in capsys.readouterr().err
+    assert records().groupby("seed")["is_baseline"].any().tolist() == [True, True]
+
+
+def test_an_answer_with_escapes_reaches_no_terminal(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def bug(self: Answerer, *arguments: Any) -> Any:
+        raise ValueError("\x1b]0;title\x07\x1b[31mred <script>")
+
+    monkeypatch.setattr(Answerer, "_generate_at_once", bug)
+    assert run_grid(grid) == 1
+    assert "\x1b" not in capsys.readouterr().err

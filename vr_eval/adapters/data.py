@@ -1,0 +1,40 @@
+"""The data of tasks: what is wrong with it is said before anything is asked, or about the one question that has it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import ImageFile
+
+from vr_eval.errors import Problem
+
+
+def check_files(config: Mapping[str, Any], folder: Path) -> None:
+    """lmms-eval resolves a file beside the task only if it exists; if not, the error would name another folder."""
+    names = (config.get("dataset_kwargs") or {}).get("data_files") or {}
+    for name in names.values() if isinstance(names, Mapping) else ():
+        if config["dataset_path"] in ("parquet", "json") and isinstance(name, str) and not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name} does not exist")
+
+
+def no_data(task: str, file: Path, error: Exception) -> Problem:
+    """The problem of a task whose data cannot be loaded, with the reason at the root of `error`."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    hint = "If its data is to be downloaded, this needs the network once; otherwise restore the files that it names."
+    return Problem(f"the data of the task {task} cannot be loaded: {first}", file=str(file), hint=hint)
+
+
+@contextlib.contextmanager
+def whole_images() -> Iterator[None]:
+    """A truncated image is an error: importing lmms-eval makes Pillow fill it up with grey without a word."""
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before

@@ -1,0 +1,58 @@
+"""What an evaluation of one task comes to: every question with its answer and score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from vr_eval.adapters.answering import CellError
+from vr_eval.adapters.questions import Answer
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One question with its answer and its score (0 to 1, NaN if it failed)."""
+
+    doc_id: int
+    doc: Mapping[str, Any]
+    prompt: str
+    target: str
+    answer: Answer
+    score: float
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task of one cell: its questions in order, and lmms-eval's own results (without its log of samples)."""
+
+    task: str
+    metric: str
+    questions: tuple[Scored, ...]
+    output: Mapping[str, Any]
+
+    @property
+    def aggregate(self) -> float | None:
+        """lmms-eval's own score, in which failed questions count as wrong."""
+        value = self.output["results"][self.task].get(f"{self.metric},none")
+        return float(value) if isinstance(value, Real) else None
+
+
+def scored(sample: Mapping[str, Any], metric: str, answer: Answer) -> Scored:
+    """A question from lmms-eval's log of samples and our own answer. Raises CellError where `metric` is no number."""
+    value = sample.get(metric)
+    if isinstance(value, Mapping):  # some tasks log a dictionary around the number
+        value = value.get("score")
+    if not isinstance(value, Real):
+        raise CellError(f"the task gives no number per question under its metric {metric!r}, but {value!r}")
+    target = sample["target"]
+    return Scored(
+        doc_id=int(sample["doc_id"]),
+        doc=sample["doc"],
+        prompt=str(sample["arguments"][0]),
+        target=" | ".join(map(str, target)) if isinstance(target, list) else str(target),
+        answer=answer,
+        score=math.nan if answer.failure else float(value),
+    )

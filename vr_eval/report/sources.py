@@ -1,0 +1,174 @@
+"""Where every number of a report comes from: the run, its machine, cells and tasks, and the publications cited."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vr_eval.report.columns import row_name
+from vr_eval.report.configurations import Configuration
+from vr_eval.report.definition import Citation, Definition
+from vr_eval.report.notation import listing, plural, share, visible
+from vr_eval.report.scores import Scores
+from vr_eval.report.source import Source
+
+SHOWN_FACTS = 80
+_STARTED = ("started", "started_at", "start", "date", "created")
+
+# (term, what it means, tag)
+DEFINITIONS = (
+    (
+        "Score",
+        "A task's score is the mean over its answered questions, a suite's the mean over its tasks, the average the "
+        "mean over suites. With several seeds each question is first averaged over its seeds. Known only if every "
+        "part is.",
+        "ours",
+    ),
+    (
+        "95 % interval",
+        "A t interval from standard errors that are robust to clusters, one cluster per image, after Miller 2024 "
+        "(arXiv 2411.00640), with the factor G / (G − 1) for G clusters. Tasks count as independent; their variances "
+        "add, with Welch–Satterthwaite degrees of freedom. It speaks about other questions of the same sort, "
+        "not about another training seed.",
+        "ours",
+    ),
+    (
+        "Where all scores are the same",
+        "For instance all right, or two methods that never differ. No interval of no width is claimed: with 95 % "
+        "confidence at most 1 − 0.05^(1/G) of the clusters (about 3/G) would have come out otherwise, and the "
+        "bound is the worst that those could do.",
+        "ours",
+    ),
+    (
+        "Difference",
+        "Paired by question, on the questions that both rows answered, so with less than full coverage it need not "
+        "be the difference of the two averages shown. Holm's correction covers all comparisons of a column.",
+        "ours",
+    ),
+    (
+        "Coverage",
+        "Answered of all questions asked. A question that failed is left out of the means and never counts as wrong.",
+        "ours",
+    ),
+    ("Ratio", "1/4: the projector keeps a quarter of the vision tokens.", "ours"),
+    (
+        "ms / question",
+        "Wall time of a batch divided by its questions, in this run on the machine below. Cells may share work (vision "
+        "features are computed once), so it is no benchmark of a method.",
+        "measured",
+    ),
+)
+TAGS = (
+    ("paper", "stated by the paper, on the backbone named there; nothing of it was run here"),
+    ("ours", "this project's own definition"),
+    ("measured", "this project ran it, in this run"),
+)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Rows of the tables at the end of the page; all texts are made visible."""
+
+    environment: tuple[tuple[str, str], ...]
+    cells: tuple[tuple[str, ...], ...]
+    tasks: tuple[tuple[str, ...], ...]
+    cited: tuple[Citation, ...]
+    definitions: tuple[tuple[str, str, str], ...] = DEFINITIONS
+    tags: tuple[tuple[str, str], ...] = TAGS
+
+
+def read_sources(source: Source, scores: Scores, definition: Definition) -> Sources:
+    """Collect them."""
+    digest = hashlib.sha256((source.path / "records.parquet").read_bytes()).hexdigest()
+    facts = [*_flat(source.environment), ("records.parquet, sha256", digest)]
+    return Sources(
+        environment=tuple((visible(key, 80), visible(value, 300)) for key, value in facts[:SHOWN_FACTS]),
+        cells=tuple(
+            _cell(source, cell, row, definition) for row in scores.configurations for cell in row.cells.values()
+        ),
+        tasks=tuple(
+            (
+                visible(definition.suite(task.suite), 40),
+                visible(task.name, 80),
+                visible(task.metric, 80),
+                f"{task.doc_ids.size:,}",
+                f"{len(set(task.clusters.tolist())):,}",
+            )
+            for task in scores.tasks
+        ),
+        cited=definition.cited,
+    )
+
+
+def headline_facts(source: Source, scores: Scores) -> tuple[tuple[str, str], ...]:
+    """The line under the answer: when, on what, how much."""
+    environment = source.environment
+    rows = scores.configurations
+    asked = sum(scores.asked * len(row.cells) for row in rows)
+    answered = sum(scores.answered(row) for row in rows)
+    seeds = sorted({seed for row in rows for seed in row.cells})
+    images = sum(len(set(task.clusters.tolist())) for task in scores.tasks)
+    facts = [
+        ("Date", next((str(environment[key])[:10] for key in _STARTED if environment.get(key)), "")),
+        ("Backbone", listing(list(dict.fromkeys(row.backbone for row in rows if row.backbone)))),
+        ("Configurations", f"{len(rows):,}"),
+        ("Seed" if len(seeds) == 1 else "Seeds", ", ".join(map(str, seeds))),
+        ("Questions", f"{scores.asked:,} on {plural(images, 'image')}"),
+        ("Coverage", share(answered, asked)),
+        ("Machine", listing(machines(source))),
+    ]
+    return tuple((name, visible(value, 120)) for name, value in facts if value)
+
+
+def machines(source: Source) -> list[str]:
+    """The devices that the cells ran on, each once; cells that do not say ran on the run's."""
+    found = []
+    for cell in source.cells.values():
+        environment = cell.get("environment")
+        known = environment if isinstance(environment, Mapping) else source.environment
+        on_cpu = str(cell.get("device", "")) == "cpu"
+        found.append(str((not on_cpu and known.get("gpu")) or known.get("cpu") or ""))
+    return [name for name in dict.fromkeys(found) if name]
+
+
+def machine_notes(source: Source) -> tuple[str, ...]:
+    """A warning if times of different machines stand in one column."""
+    found = machines(source)
+    if len(found) < 2:
+        return ()
+    return (f"The cells ran on different machines ({listing(found)}): their times cannot be compared.",)
+
+
+def _cell(source: Source, cell: str, row: Configuration, definition: Definition) -> tuple[str, ...]:
+    content = source.cells[cell]
+    own = source.records[source.records["cell_id"] == cell]
+    answered = int((own["failure"] == "").sum())
+    status = str(content.get("status") or ("answered" if answered else "no answers"))
+    checkpoint = content.get("checkpoint")
+    origin = checkpoint.get("origin", "") if isinstance(checkpoint, Mapping) else ""
+    texts = (
+        row_name(row, definition),
+        content.get("seed", ""),
+        cell,
+        content.get("checkpoint_id", ""),
+        origin,
+        status,
+        ", ".join(own["run_id"].unique()),
+        f"{answered:,} of {len(own):,}",
+    )
+    return tuple(visible(text, 120) for text in texts)
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key} ")
+        elif isinstance(value, list | tuple):
+            yield f"{prefix}{key}", ", ".join(map(str, value))
+        elif value is not None and value != "":
+            yield (
+                f"{prefix}{key}",
+                {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value),
+            )

@@ -1,0 +1,191 @@
+"""One cell from checkpoint to results. Heavy: brings torch and lmms-eval, and is imported only when there is work."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from vr_eval.adapters.answering import Answerer
+from vr_eval.adapters.lmms import VrEval, evaluate, load_tasks
+from vr_eval.adapters.results import Scored, TaskResult
+from vr_eval.config.cell import Cell
+from vr_eval.config.grid import Grid
+from vr_eval.config.identity import cell_id, cell_identity, checkpoint_id
+from vr_eval.errors import InputError, Problem
+from vr_eval.files import write_atomic
+from vr_eval.models.checkpoints import load_checkpoint
+from vr_eval.models.features import FeatureStore, levels_of
+from vr_eval.models.lvlm import LVLM
+from vr_eval.paths import PACKAGE
+from vr_eval.runs import records
+from vr_eval.runs.folder import CellFolder
+from vr_eval.runs.journal import Journal
+from vr_eval.runs.store import find_checkpoint
+from vr_eval.runs.training import train_missing
+
+Progress = Callable[[int], None]
+
+
+class Session:
+    """What all cells of a grid share: tasks with their data, the store of vision features, a device.
+
+    Attributes:
+        environment: Goes into every cell's `cell.json`, since later runs may continue elsewhere.
+        questions: Questions of one cell.
+    """
+
+    def __init__(
+        self, grid: Grid, cells: Sequence[Cell], device: str, batch_size: int, environment: dict[str, Any]
+    ) -> None:
+        """`cells`: those to be evaluated.
+
+        Raises:
+            InputError: there is no such device, or a task's data cannot be loaded.
+        """
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()  # what matters comes as an exception
+        self.grid, self.batch_size, self.environment = grid, batch_size, environment
+        self.device = pick_device(device)
+        self.tasks = load_tasks([task for _, task in grid.tasks])
+        self.store = FeatureStore(level for cell in cells for level in levels_of(cell))
+        sizes = [len(task.eval_docs) for task in self.tasks.values()]
+        self.questions = sum(min(size, grid.limit or size) for size in sizes)
+        gc.freeze()  # the imports' million objects stay: looking through them after every cell takes half a second
+
+    def run(self, cell: Cell, folder: CellFolder, progress: Progress, say: Callable[[str], None]) -> dict[str, Any]:
+        """Train `cell` if its checkpoint is missing, evaluate it, and write its folder; returns its metrics.
+
+        Raises:
+            VrEvalError: it cannot be trained, loaded or evaluated.
+        """
+        checkpoint = find_checkpoint(cell) or train_missing(cell, say)
+        started = time.monotonic()
+        model, processor = load_checkpoint(checkpoint, expect=checkpoint_id(cell))
+        model.to_inference().to(self.device)
+        journal = Journal(folder.journal)
+        answerer = Answerer(model, processor, batch_size=self.batch_size, store=self.store, log=journal)
+        lm = VrEval.around(answerer)
+        lm.progress = progress
+        name = cell_id(cell, self.grid)
+        results = [
+            evaluate(lm, task, self.grid.limit, f"pretrained={checkpoint},cell={name}") for task in self.tasks.values()
+        ]
+        about = self._about(cell, model, checkpoint, time.monotonic() - started)
+        metrics = self._metrics(name, results)
+        del lm, answerer, model
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._write(folder, about, metrics, results)
+        return metrics
+
+    def _write(
+        self, folder: CellFolder, about: dict[str, Any], metrics: dict[str, Any], results: Sequence[TaskResult]
+    ) -> None:
+        for result in results:
+            write_atomic(folder.path / "lmms" / f"{result.task}.json", _json(result.output))
+        rows = [_row(result, scored, self.environment["run_id"]) for result in results for scored in result.questions]
+        records.write_frame(records.sample_frame(rows), folder.samples)
+        write_atomic(folder.about, _json(about))
+        write_atomic(folder.metrics, _json(metrics))
+        folder.error.unlink(missing_ok=True)
+
+    def _about(self, cell: Cell, model: LVLM, checkpoint: Path, seconds: float) -> dict[str, Any]:
+        total, projector, refusion = map(_parameters, (model, model.projector, model.refusion))
+        return records.cell_columns(cell, self.grid) | {
+            "status": "done",
+            "identity": cell_identity(cell, self.grid),
+            "recipe": dataclasses.asdict(cell.recipe),
+            "checkpoint": {
+                "id": checkpoint_id(cell),
+                "origin": "shipped" if checkpoint.is_relative_to(PACKAGE) else "trained",
+                "path": str(checkpoint),
+            },
+            "parameters": {
+                "total": total,
+                "projector": projector,
+                "refusion": refusion,
+                "method": projector + refusion,
+            },
+            "evaluate_seconds": round(seconds, 1),
+            "batch_size": self.batch_size,
+            "device": str(self.device),
+            "environment": self.environment,
+        }
+
+    def _metrics(self, name: str, results: Sequence[TaskResult]) -> dict[str, Any]:
+        tasks = {result.task: task_metrics(result) for result in results}
+        return {
+            "cell_id": name,
+            "run_id": self.environment["run_id"],
+            "failures": sum(task["failures"] for task in tasks.values()),
+            "tasks": tasks,
+        }
+
+
+def task_metrics(result: TaskResult) -> dict[str, Any]:
+    """Score (0 to 100, over the answered questions), counts and coverage of one task.
+
+    `lmms_eval` is the aggregate that lmms-eval computed itself; there a failed question is a wrong one.
+    """
+    scores = [scored.score for scored in result.questions if not scored.answer.failure]
+    asked = len(result.questions)
+    return {
+        "metric": result.metric,
+        "score": 100 * sum(scores) / len(scores) if scores else None,
+        "n": len(scores),
+        "asked": asked,
+        "coverage": len(scores) / asked,
+        "failures": asked - len(scores),
+        "lmms_eval": result.aggregate,
+    }
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes the first GPU if there is one. Raises InputError for a device that this machine lacks."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = re.split(r"[\n.]", str(error))[0]
+        problem = Problem(f"this device cannot be used: {reason}", "--device", given=name, allowed="auto, cpu, cuda:N")
+        raise InputError(problem) from error
+    return device
+
+
+def _row(result: TaskResult, scored: Scored, run_id: str) -> dict[str, Any]:
+    doc, answer = scored.doc, scored.answer
+    return {
+        "task": result.task,
+        "metric": result.metric,
+        "doc_id": scored.doc_id,
+        "cluster": str(doc.get("image_id", scored.doc_id)),
+        "kind": str(doc.get("kind", "")),
+        "question": str(doc.get("question", scored.prompt)),
+        "answer": answer.text,
+        "target": scored.target,
+        "score": scored.score,
+        "failure": answer.failure,
+        "latency_ms": answer.latency_ms,
+        "new_tokens": answer.new_tokens,
+        "run_id": run_id,
+    }
+
+
+def _parameters(module: torch.nn.Module | None) -> int:
+    return sum(parameter.numel() for parameter in module.parameters()) if module is not None else 0
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=1, default=str) + "\n"

@@ -1,0 +1,184 @@
+"""`vr-eval run` and `vr-eval train`: every cell of a grid, one after the other, in one process.
+
+A cell's folder is named by its content hash, so results are either what this grid asks for or not looked at. Nothing
+heavy is imported unless a cell is left to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vr_eval.config.cell import Cell
+from vr_eval.config.grid import Grid
+from vr_eval.config.identity import cell_id, checkpoint_id
+from vr_eval.errors import InputError, Problem, VrEvalError, sanitize_terminal
+from vr_eval.files import write_atomic
+from vr_eval.runs.folder import ENVIRONMENT, GRID, LOCK, CellFolder, cell_folder, check_run_dir, grid_text
+from vr_eval.runs.lock import check_free, locked
+from vr_eval.runs.progress import Progress
+from vr_eval.runs.store import find_checkpoint
+
+
+def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_size: int | None = None) -> int:
+    """Train what is missing, evaluate every cell, write records and report; returns the exit code.
+
+    A cell that fails does not stop the others: its traceback goes to its `error.txt`, and the exit code is 1.
+
+    Args:
+        out: the run directory; default `runs/NAME`.
+        device: `auto` takes a GPU if there is one.
+        batch_size: questions answered at once; default the grid's.
+
+    Raises:
+        InputError: the run directory, the device or the tasks' data cannot be used (then nothing is created), or the
+            disk is full (then what was computed is kept).
+    """
+    run_dir = out or grid.run_dir
+    check_run_dir(run_dir, grid)
+    check_free(run_dir / LOCK)
+    pending = [cell for cell in grid.cells if not _folder(run_dir, cell, grid).complete]
+    session = _session(grid, pending, device, batch_size or grid.batch_size) if pending else None
+    with locked(run_dir / LOCK):
+        check_run_dir(run_dir, grid)  # another run may have begun here meanwhile
+        write_atomic(run_dir / GRID, grid_text(grid))
+        failed: dict[str, Path] = {}
+        if session is not None:
+            write_atomic(run_dir / ENVIRONMENT, json.dumps(session.environment, indent=1) + "\n")
+            failed = _evaluate(session, pending, run_dir)
+        else:
+            Progress.say(f"all {len(grid.cells)} cells are evaluated already")
+        _sort_out(run_dir, {cell_id(cell, grid) for cell in grid.cells})
+        _report(run_dir, grid)
+    if failed:
+        Progress.say(f"{len(failed)} of {len(grid.cells)} cells failed; the same command tries them again:")
+        for label, path in failed.items():
+            Progress.say(f"  {label}: see {path}")
+    return 1 if failed else 0
+
+
+def train_grid(grid: Grid, device: str = "auto") -> int:
+    """Train the checkpoints of `grid` that are missing; returns the exit code.
+
+    Raises:
+        InputError: there is no such device, or the disk is full.
+    """
+    missing = list({checkpoint_id(cell): cell for cell in grid.cells if find_checkpoint(cell) is None}.values())
+    if not missing:
+        Progress.say(f"all checkpoints of {grid.name} are there already")
+        return 0
+    from vr_eval.runs.training import train_missing
+
+    progress = Progress(len(missing))
+    failed = []
+    for cell in missing:
+        try:
+            path = train_missing(cell, progress.say)
+            progress.finished(f"{_name(cell, grid)}: trained, {path}")
+        except Exception as error:  # one failing cell must not stop the others
+            _stop_if_full(error)
+            failed.append(_name(cell, grid))
+            progress.finished(f"{failed[-1]}: FAILED: {_first_line(error)}")
+            if not isinstance(error, VrEvalError):
+                progress.say(traceback.format_exc())
+    return 1 if failed else 0
+
+
+def _session(grid: Grid, pending: Sequence[Cell], device: str, batch_size: int) -> Any:
+    """Imports torch and lmms-eval: 10 s."""
+    Progress.say(f"{len(pending)} of {len(grid.cells)} cells to do; loading torch and lmms-eval")
+    from vr_eval.runs.environment import describe, new_run_id
+    from vr_eval.runs.evaluate import Session
+
+    return Session(grid, pending, device, batch_size, describe(new_run_id()))
+
+
+def _evaluate(session: Any, pending: Sequence[Cell], run_dir: Path) -> dict[str, Path]:
+    """Evaluate the cells; label and error file of those that failed."""
+    grid, progress = session.grid, Progress(len(pending))
+    failed = {}
+    for cell in pending:
+        folder, name = _folder(run_dir, cell, grid), _name(cell, grid)
+        try:
+            with progress.cell(name, session.questions) as answered:
+                metrics = session.run(cell, folder, answered, progress.say)
+            progress.finished(f"{name}: {_summary(metrics)}")
+        except Exception as error:  # one failing cell must not stop the others, whatever it is
+            _stop_if_full(error)
+            _write_failure(folder, cell, grid, error)
+            failed[name] = folder.error
+            progress.finished(f"{name}: FAILED: {_first_line(error)}")
+    return failed
+
+
+def _write_failure(folder: CellFolder, cell: Cell, grid: Grid, error: Exception) -> None:
+    from vr_eval.runs.records import cell_columns
+
+    write_atomic(folder.error, "".join(traceback.format_exception(error)))
+    if not folder.evaluated:  # results of an earlier run, of which some questions were tried again, stay
+        about = cell_columns(cell, grid) | {"status": "failed", "failure": _first_line(error)}
+        write_atomic(folder.about, json.dumps(about, indent=1) + "\n")
+
+
+def _sort_out(run_dir: Path, current: set[str]) -> None:
+    """Put the `cell.json` of cells that the grid no longer has aside, so that its report leaves them out."""
+    for folder in (run_dir / "cells").glob("*"):
+        about, aside = folder / "cell.json", folder / "cell.aside.json"
+        if folder.name in current and aside.exists() and not about.exists():
+            aside.replace(about)
+        elif folder.name not in current and about.exists():
+            about.replace(aside)
+
+
+def _report(run_dir: Path, grid: Grid) -> None:
+    """Records, images and report of what is evaluated so far; the table goes to stdout."""
+    from vr_eval.report import build, render_terminal, run_table
+    from vr_eval.runs.images import keep_images
+    from vr_eval.runs.records import write_records
+
+    records = write_records(run_dir, grid)
+    if records.empty:
+        return
+    keep_images(run_dir, records)
+    path = build(run_dir)
+    print(render_terminal(run_table(run_dir)))
+    print(path)
+
+
+def _folder(run_dir: Path, cell: Cell, grid: Grid) -> CellFolder:
+    return cell_folder(run_dir, cell_id(cell, grid))
+
+
+def _name(cell: Cell, grid: Grid) -> str:
+    return cell.label if len(grid.seeds) == 1 else f"{cell.label} (seed {cell.seed})"
+
+
+def _summary(metrics: dict[str, Any]) -> str:
+    scores = [f"{task} {_shown(entry['score'])}" for task, entry in metrics["tasks"].items()]
+    failures = metrics["failures"]
+    return ", ".join(scores) + (f"; {failures} questions failed, the same command asks them again" if failures else "")
+
+
+def _shown(score: float | None) -> str:
+    return "-" if score is None else f"{score:.1f}"
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error).strip().splitlines() or [""])[0]
+    return sanitize_terminal(line if isinstance(error, VrEvalError) else f"{type(error).__name__}: {line}")
+
+
+def _stop_if_full(error: BaseException) -> None:
+    """A full disk is no matter of one cell. Raises InputError."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, InputError):
+                raise error
+            hint = "Free some space and run the same command again: what is finished is kept."
+            raise InputError(Problem(f"the disk is full: {cause}", hint=hint)) from error
+        cause = cause.__cause__ or cause.__context__
