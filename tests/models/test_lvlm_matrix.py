@@ -79,7 +79,7 @@ def test_several_sequences_of_one_prompt_see_the_prompts_own_images(model: LVLM)
     rows, counts = samples(model)
     ids, mask = batch(rows, "left")
     images = pixels(sum(counts))
-    alike = dict(max_new_tokens=5, do_sample=False, num_beams=2)
+    alike = {"max_new_tokens": 5, "do_sample": False, "num_beams": 2}
     together = model.generate(ids, attention_mask=mask, pixel_values=images, num_return_sequences=2, **alike)
     start = 0
     for place, (row, count) in enumerate(zip(rows, counts, strict=True)):

@@ -89,6 +89,10 @@ class VrEval(lmms):
     def clean(self) -> None:
         """Keeps the model: lmms-eval's own version deletes it after every evaluation."""
 
+    def release(self) -> None:
+        """Let go of the model for good: functions inside lmms-eval keep this object until a garbage collection."""
+        del self.answerer
+
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         questions = [self._question(*request.args) for request in requests]
         answers = self.answerer.answer(questions, self.progress)

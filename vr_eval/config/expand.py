@@ -212,7 +212,11 @@ def _check_method(
     if scattered:
         message = f"{name} needs tokens that stand over the patch grid, which {projector.name} does not keep"
         problems.add(node, place, message)
-    faults = options.faults(spec)
+    alone = method.needs_patch_mlp(options) and not projector.patch_mlp
+    if alone:
+        message = f"{name} would share an MLP on single patches, which {projector.name} does not have"
+        problems.add(*origin.at(f"{name}.shared"), message, allowed=f"{name}.shared: false")
+    faults = (*options.faults(spec), *options.ratio_faults(spec, int(str(row["ratio"]))))
     for fault in faults:
         at, key = origin.at(f"{name}.{fault.option}")
         everywhere = file.options.get(name)
@@ -223,7 +227,7 @@ def _check_method(
     for key in unused:
         at, where = origin.at(key)
         problems.add(at, where, f"this row does not use {key.partition('.')[0]}")
-    return not (missing or scattered or faults or unused)
+    return not (missing or scattered or alone or faults or unused)
 
 
 def _check_unused(file: GridFile, cells: Sequence[Cell], problems: Problems) -> None:

@@ -11,7 +11,7 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1))
 
 
-def window_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+def window_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention of every token over the cells of its own window.
 
     Args:
@@ -19,6 +19,7 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> T
         key: ``(T, W, C)``, the window of each token.
         value: ``(T, W, C)``.
         heads: number of heads; divides ``C``.
+        mask: ``(T, W)`` bool, True where a cell may be seen, at least one per token; None where all may.
 
     Returns:
         ``(T, C)``. The softmax runs in float32 whatever the inputs' dtype.
@@ -28,6 +29,8 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> T
     q = split_heads(query, heads).unsqueeze(1)  # (T, 1, h, d)
     k = split_heads(key, heads)  # (T, W, h, d)
     scores = (q * k).sum(-1) * q.shape[-1] ** -0.5  # (T, W, h)
+    if mask is not None:
+        scores = scores.masked_fill(~mask.unsqueeze(-1), -torch.inf)
     weights = scores.float().softmax(1).to(value.dtype)
     return (weights.unsqueeze(-1) * split_heads(value, heads)).sum(1).flatten(1)
 

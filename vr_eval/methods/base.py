@@ -3,12 +3,14 @@
     image -> vision tower -> [project] -> tokens -> decoder layer 0 .. i -> [inject] -> .. -> [prune] -> .. -> text
 
 A projector turns `VisionFeatures` into vision tokens. A refusion method changes the hidden states at vision
-positions between two decoder layers, at prefill only. A pruning method chooses which vision positions go on. Methods know nothing of the decoder's code: they see tensors.
+positions between two decoder layers, at prefill only. A pruning method chooses which vision positions go on. Methods
+know nothing of the decoder's code: they see tensors.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +100,7 @@ class RefusionInput:
     layout: VisionLayout
     instruction: Tensor
     """``(B, S)`` bool: text tokens of the prompt before the first supervised token. Never an answer token."""
-    prepared: object = None
+    prepared: Any = None
     """What `Refusion.prepare` returned for this prefill."""
 
 
@@ -111,6 +113,10 @@ class Projector(nn.Module):
     def forward(self, features: VisionFeatures) -> Tensor:
         raise NotImplementedError
 
+    def patch_mlp(self) -> nn.Module | None:
+        """The MLP ``D -> H`` that it applies to the selected layer's single cells, which DeepStack can share."""
+        return None
+
     def reset_buffers(self) -> None:
         """Make the buffers that no checkpoint holds (again)."""
 
@@ -119,11 +125,17 @@ class Refusion(nn.Module):
     """Seam 2. Looks at the vision features again after some decoder layers."""
 
     layers: tuple[int, ...]
-    """After which decoder layers it acts, ascending."""
+    """After which decoder layers it acts, ascending; -1 is before the first."""
     levels: tuple[int, ...]
     """The hidden states of the tower that it reads."""
 
-    def prepare(self, features: VisionFeatures) -> object:
+    def share(self, projector: Projector) -> None:
+        """Once, on construction: use modules of the projector where the official code has one for both.
+
+        Parameters stay the projector's; a method that shares nothing overrides nothing.
+        """
+
+    def prepare(self, features: VisionFeatures) -> Any:
         """What can be computed once per image for all insertion points (inference); None to compute it on the way."""
         return None
 

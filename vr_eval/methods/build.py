@@ -17,9 +17,13 @@ def build_projector(config: LVLMConfig) -> Projector:
     return _build(config.projector, config)
 
 
-def build_refusion(config: LVLMConfig) -> Refusion | None:
-    """Seam 2 of `config`; None where it is empty."""
-    return None if config.refusion == "none" else _build(config.refusion, config)
+def build_refusion(config: LVLMConfig, projector: Projector) -> Refusion | None:
+    """Seam 2 of `config`, which may share modules of seam 1; None where it is empty."""
+    if config.refusion == "none":
+        return None
+    refusion: Refusion = _build(config.refusion, config)
+    refusion.share(projector)
+    return refusion
 
 
 def build_pruning(config: LVLMConfig) -> Pruning | None:

@@ -33,6 +33,9 @@ class MLP(Projector):
     def forward(self, features: VisionFeatures) -> Tensor:
         return self.mlp(features.level(self.levels[0]))
 
+    def patch_mlp(self) -> nn.Module:
+        return self.mlp
+
 
 class AvgPool(Projector):
     """The mean over ``s x s`` patches, then the MLP: ``(M, G*G, D) -> (M, g*g, H)``."""
@@ -46,6 +49,9 @@ class AvgPool(Projector):
     def forward(self, features: VisionFeatures) -> Tensor:
         pooled = F.avg_pool2d(to_grid(features.level(self.levels[0])), self.stride)
         return self.mlp(from_grid(pooled))
+
+    def patch_mlp(self) -> nn.Module:
+        return self.mlp
 
 
 class PixelShuffle(Projector):

@@ -6,7 +6,6 @@ official checkpoints need no renaming. Widths and the number of levels come from
 
 from __future__ import annotations
 
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -8,6 +8,9 @@ choice is an option.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +38,7 @@ class CrossAttention(nn.Module):
             nn.init.zeros_(self.out.weight)
 
     def forward(self, tokens: Tensor, key_value: Tensor, windows: Tensor | None) -> Tensor:
-        """Tokens ``(M, N, H)``, projected cells ``(M, C, 2*H)``, windows ``(N, W)`` into C; None: every token sees all."""
+        """Tokens ``(M, N, H)``, projected cells ``(M, C, 2*H)``, windows ``(N, W)`` into C; None: all cells for all."""
         query = self.query(self.norm(tokens))
         if windows is None:
             key, value = key_value.chunk(2, dim=-1)
@@ -93,7 +96,9 @@ class Block(nn.Module):
     def __init__(self, shapes: Shapes, source_width: int, slots: int, options: VisionRememberOptions) -> None:
         super().__init__()
         width, zero = shapes.decoder_width, options.zero_init
-        self.cross = self.self_attention = self.ffn = None
+        self.cross: CrossAttention | None = None
+        self.self_attention: SelfAttention | None = None
+        self.ffn: FeedForward | None = None
         if options.order != "self_only":
             self.cross = CrossAttention(width, source_width, slots, options.heads, zero_init=zero)
         if options.order != "cross_only":
@@ -106,6 +111,8 @@ class VisionRemember(Refusion):
     """Vision Remember modules after the decoder layers `layers`; at prefill only, on vision positions only."""
 
     windows: Tensor | None
+    merged: Tensor | None
+    blocks: Any  # nn.ModuleList of Block, whose items it types as Module
 
     def __init__(self, shapes: Shapes, options: VisionRememberOptions) -> None:
         super().__init__()
@@ -145,7 +152,7 @@ class VisionRemember(Refusion):
         if weights:
             self.merged = torch.cat(weights).detach()
 
-    def prepare(self, features: VisionFeatures) -> object:
+    def prepare(self, features: VisionFeatures) -> Sequence[Tensor] | None:
         """Keys and values ``(M, C, 2*H)`` of every insertion point, from one product; None in the training version."""
         if self.merged is None:
             return None

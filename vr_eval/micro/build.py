@@ -1,14 +1,12 @@
 """Makes the embedded backbone and every checkpoint that travels with the project, from nothing.
 
 Order: test sets, tokenizer, tower, decoder, then the cells of the shipped grids. A finished part is kept, so that an
-interrupted build continues; `--force` begins anew.
+interrupted build continues.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,13 +25,27 @@ from transformers import (
     set_seed,
 )
 
-from vr_eval.files import write_atomic
+from vr_eval.config.grid import load_grid
+from vr_eval.config.identity import checkpoint_id
 from vr_eval.micro.corpus import Corpus, training_corpus
-from vr_eval.micro.decoder import ConversationTurns, MixedCollator, MixedRatios, decoder_config
+from vr_eval.micro.data import COLOURS, GLYPHS
+from vr_eval.micro.data.store import write_test_sets
+from vr_eval.micro.decoder import (
+    TRANSCRIBE,
+    ConversationTurns,
+    MixedCollator,
+    MixedRatios,
+    decoder_config,
+    transcript,
+)
 from vr_eval.micro.tokenizer import train_tokenizer
 from vr_eval.micro.tower import DenseDataset, DensePretraining, tower_config
 from vr_eval.models.backbones import MICRO
 from vr_eval.models.build import DECODER, TOKENIZER, TOWER
+from vr_eval.models.checkpoints import MANIFEST
+from vr_eval.paths import home, resource
+from vr_eval.runs.store import shipped_checkpoint
+from vr_eval.training.cell import train_cell
 from vr_eval.training.data import cached_features
 from vr_eval.training.trainer import Group, Stage, fit
 
@@ -41,9 +53,11 @@ IMAGES, QUESTIONS = 2500, 4
 """Training images a suite and questions an image that tower and decoder are pre-trained on."""
 TOWER_STAGE = Stage("tower", steps=1800, batch_size=32, warmup=0.05, weight_decay=0.01)
 TOWER_LR = 2e-3
-DECODER_STAGE = Stage("decoder", steps=3000, batch_size=32, warmup=0.03, weight_decay=0.01)
+DECODER_STAGE = Stage("decoder", steps=2500, batch_size=24, warmup=0.03, weight_decay=0.01)
 DECODER_LR = 2e-3
 SEED = 0
+SHIPPED_GRIDS = ("projectors", "resolution")
+"""Packaged grids whose checkpoints travel with the project."""
 
 
 def build_weights(work: Path, folder: Path) -> None:
@@ -51,6 +65,7 @@ def build_weights(work: Path, folder: Path) -> None:
     corpus = training_corpus(IMAGES, QUESTIONS)
     if not (folder / TOKENIZER).is_dir():
         texts = [text for turns in corpus.turns for turn in turns for text in turn]
+        texts += [TRANSCRIBE, *COLOURS, *(f" {name}" for name in (*COLOURS, *GLYPHS) if len(name) > 1)]
         _finish(folder / TOKENIZER, train_tokenizer(texts).save_pretrained)
     tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
     if not (folder / TOWER).is_dir():
@@ -100,7 +115,14 @@ def train_decoder(
         return model.models[1].encode_images(pixels, levels)
 
     features = cached_features(out / "features", (MICRO.select_layer,), corpus.images, encode)
-    dataset = ConversationTurns(corpus.turns, features[0])
+    side = MICRO.grid
+    read = [
+        transcript(g.reshape(side, side), c.reshape(side, side))
+        for g, c in zip(corpus.glyphs, corpus.colours, strict=True)
+    ]
+    # The transcript comes last: an answer after it could be copied from the text.
+    turns = [[*asked, (TRANSCRIBE, text)] for asked, text in zip(corpus.turns, read, strict=True)]
+    dataset = ConversationTurns(turns, features[0])
     parameters = [*model.projector.parameters(), *decoder.parameters()]
     fit(model, dataset, MixedCollator(tokenizer), DECODER_STAGE, [Group(parameters, DECODER_LR)], out, SEED)
     return decoder.eval()
@@ -120,3 +142,25 @@ def _save_half(model: PreTrainedModel, rest: Sequence[Any], folder: Path) -> Non
     model.float()
     for part in rest:
         part.save_pretrained(folder)
+
+
+def build_all(say: Callable[[str], None] = print) -> None:
+    """Everything that the embedded default consists of: test sets, backbone, checkpoints. About 1.5 hours on 2 cores.
+
+    Finished parts are kept; to make one anew, delete it first.
+
+    Raises:
+        InputError: a folder of the package cannot be written.
+        VrEvalError: a training diverged.
+    """
+    say("test sets")
+    write_test_sets(resource("tasks") / "vr_micro" / "data")
+    assert MICRO.weights is not None
+    say("tokenizer, vision tower, decoder")
+    build_weights(home() / "micro-build", MICRO.weights)
+    cells = {checkpoint_id(cell): cell for name in SHIPPED_GRIDS for cell in load_grid(Path(name)).cells}
+    for cell in cells.values():
+        folder = shipped_checkpoint(cell)
+        if not (folder / MANIFEST).is_file():
+            say(f"{cell.label}, seed {cell.seed}: {cell.recipe.steps} steps")
+            train_cell(cell, folder)

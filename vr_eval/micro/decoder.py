@@ -1,7 +1,9 @@
 """Pre-training of the micro decoder: questions on the suites, over pooled features of the finished tower.
 
-Every batch pools the features at one of several ratios, so that no single token count is favoured; the projector that
-is trained along with it is thrown away, and every cell starts from the same decoder with a fresh projector.
+Each image is asked about and then, last, transcribed as a whole: few supervised tokens an image would leave the decoder
+at the answers' prior for thousands of steps. Every batch pools the features at one of several ratios, so that no single
+token count is favoured; the projector that is trained along with it is thrown away, and every cell starts from the same
+decoder with a fresh projector.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config
 
+from vr_eval.micro.data import COLOURS, GLYPHS
 from vr_eval.models.backbones import MICRO
 from vr_eval.models.build import assemble
 from vr_eval.models.config import LVLMConfig
@@ -23,6 +26,8 @@ from vr_eval.training.conversation import Encoded, encode
 from vr_eval.training.data import collate
 
 RATIOS = (1, 4, 9)
+TRANSCRIBE = "Read the image."
+_SILENT = frozenset({"blank", "bar", "line", "slice"})  # what fills areas and carries no value
 
 
 def decoder_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
@@ -42,6 +47,34 @@ def decoder_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
     )
 
 
+def transcript(glyphs: NDArray[np.uint8], colours: NDArray[np.uint8]) -> str:
+    """What stands on the patches, row by row: runs of one colour as `red 7K2A`, rows on lines of their own.
+
+    Args:
+        glyphs: ``(G, G)`` classes, indices into `GLYPHS`.
+        colours: ``(G, G)`` classes, 1 + index into `COLOURS`.
+    """
+    names = ("", *COLOURS)
+    lines = []
+    for row, shades in zip(glyphs, colours, strict=True):
+        runs: list[str] = []
+        before = None
+        for glyph, shade in zip(row, shades, strict=True):
+            name = GLYPHS[glyph]
+            if name in _SILENT:
+                before = None
+                continue
+            text = name if len(name) == 1 else f" {name}"
+            if shade == before:
+                runs[-1] += text
+            else:
+                runs.append(f"{names[shade]} {text.strip()}")
+                before = shade
+        if runs:
+            lines.append(" ".join(runs))
+    return "\n".join(lines)
+
+
 class MixedRatios(nn.Module):
     """One tower, decoder and MLP behind average pooling at several ratios; the batch's `ratio` picks one."""
 
@@ -58,9 +91,10 @@ class MixedRatios(nn.Module):
             )
             for ratio in RATIOS
         }
-        # A plain dictionary: the models share all weights, which are registered, and saved, once.
+        # A plain dictionary: the models share all weights, which are registered, and saved, once. (The decoder's head
+        # is its embedding.)
         self.models = {ratio: assemble(config[ratio], tower, decoder) for ratio in RATIOS}
-        self.decoder = decoder
+        self.decoder = decoder.get_decoder()
         self.projector = self.models[RATIOS[0]].projector
         for model in self.models.values():
             model.projector.mlp = self.projector.mlp

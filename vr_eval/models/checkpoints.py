@@ -26,7 +26,9 @@ def save_checkpoint(
 ) -> None:
     """Write `model` in `dtype` with its processor; `manifest` makes it complete. The model itself is unchanged."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    state = {
+        name: value.to(dtype) if value.is_floating_point() else value for name, value in model.state_dict().items()
+    }
     model.save_pretrained(folder, state_dict=state)
     processor.save_pretrained(folder)
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")

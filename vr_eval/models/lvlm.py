@@ -53,7 +53,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.projector = build_projector(config)
-        self.refusion = build_refusion(config)
+        self.refusion = build_refusion(config, self.projector)
         self.pruning = build_pruning(config)
         reads = {*self.projector.levels, *(self.refusion.levels if self.refusion is not None else ())}
         self.feature_levels: tuple[int, ...] = tuple(sorted(reads))
@@ -75,7 +75,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
         return self.language_model.get_output_embeddings()
 
     @property
-    def decoder(self) -> nn.Module:
+    def decoder(self) -> Any:
         """The decoder without its language-modelling head; its `layers` are the places between which methods act."""
         return self.language_model.get_decoder()
 
@@ -146,6 +146,8 @@ class LVLM(PreTrainedModel, GenerationMixin):
                 raise ValueError("images need input_ids, which say where their tokens stand")
             maps = vision_features.maps if isinstance(vision_features, HeldFeatures) else vision_features
             if maps is None:
+                if pixel_values is None:
+                    raise ValueError("the features of this generate call are used up; pass the images again")
                 maps = self.encode_images(pixel_values)
             features = VisionFeatures(maps.to(inputs_embeds.dtype), self.feature_levels)
             layout = self._layout(input_ids, len(maps))
@@ -174,9 +176,8 @@ class LVLM(PreTrainedModel, GenerationMixin):
             )
         if labels is not None and self.pruning is not None:
             # The sequence is shorter than its labels; every supervised token is text, and text always stays.
-            out.loss = self.language_model.loss_function(
-                out.logits, take(labels, kept.index), self.config.text_config.vocab_size
-            )
+            held = labels if kept.index is None else take(labels, kept.index)
+            out.loss = self.language_model.loss_function(out.logits, held, self.config.text_config.vocab_size)
         return out
 
     def _layout(self, input_ids: Tensor, images: int) -> VisionLayout:

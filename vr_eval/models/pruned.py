@@ -113,12 +113,13 @@ class _Hooks:
             if self.given is not None:
                 self._choose(self.given)
             index = self.kept.index if self.given is not None else None
-            hidden = take(hidden, index)
+            hidden = hidden if index is None else take(hidden, index)
             self.replaced = {
                 "attention_mask": self._mask(hidden),
-                "position_ids": take(kwargs.get("position_ids"), index),
-                "position_embeddings": tuple(take(part, index) for part in kwargs["position_embeddings"]),
             }
+            if index is not None:
+                self.replaced["position_ids"] = take(kwargs["position_ids"], index)
+                self.replaced["position_embeddings"] = tuple(take(p, index) for p in kwargs["position_embeddings"])
         return (hidden, *rest), {**kwargs, **self.replaced}
 
     def _choose(self, given: PruningInput) -> None:
@@ -145,10 +146,8 @@ class _Hooks:
         )
 
 
-def take(tensor: Tensor | None, index: Tensor | None) -> Tensor | None:
-    """Rows ``(B, L, ...)`` of `tensor` ``(B or 1, S, ...)`` at `index` ``(B, L)``; unchanged where either is None."""
-    if tensor is None or index is None:
-        return tensor
+def take(tensor: Tensor, index: Tensor) -> Tensor:
+    """Places ``(B, L, ...)`` of `tensor` ``(B or 1, S, ...)`` at `index` ``(B, L)``."""
     rows = tensor.expand(len(index), *tensor.shape[1:])
     return rows[torch.arange(len(index), device=index.device)[:, None], index]
 

@@ -15,14 +15,17 @@ from vr_eval.methods.base import Refusion, RefusionInput
 def injected(layers: nn.ModuleList, refusion: Refusion | None, given: RefusionInput | None) -> Iterator[None]:
     """For the duration of one prefill, let `refusion` change the hidden states after its decoder layers.
 
-    Forward hooks sit outside the layers' gradient checkpointing region: gradients are those without hooks. They are
-    removed whatever happens inside.
+    After layer -1 is before the first one. Hooks sit outside the layers' gradient checkpointing region: gradients are
+    those without hooks. They are removed whatever happens inside.
     """
     handles = []
     try:
         if refusion is not None and given is not None:
             for point, layer in enumerate(refusion.layers):
-                handles.append(layers[layer].register_forward_hook(_hook(refusion, point, given)))
+                if layer < 0:
+                    handles.append(layers[0].register_forward_pre_hook(_before(refusion, point, given)))
+                else:
+                    handles.append(layers[layer].register_forward_hook(_hook(refusion, point, given)))
         yield
     finally:
         for handle in handles:
@@ -36,3 +39,10 @@ def _hook(refusion: Refusion, point: int, given: RefusionInput) -> Any:
         return refusion.inject(point, output, given)
 
     return after_layer
+
+
+def _before(refusion: Refusion, point: int, given: RefusionInput) -> Any:
+    def before_layer(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        return refusion.inject(point, inputs[0], given), *inputs[1:]
+
+    return before_layer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import re
 import time
@@ -59,7 +58,6 @@ class Session:
         self.store = FeatureStore(level for cell in cells for level in levels_of(cell))
         sizes = [len(task.eval_docs) for task in self.tasks.values()]
         self.questions = sum(min(size, grid.limit or size) for size in sizes)
-        gc.freeze()  # the imports' million objects stay: looking through them after every cell takes half a second
 
     def run(self, cell: Cell, folder: CellFolder, progress: Progress, say: Callable[[str], None]) -> dict[str, Any]:
         """Train `cell` if its checkpoint is missing, evaluate it, and write its folder; returns its metrics.
@@ -76,15 +74,13 @@ class Session:
         lm = VrEval.around(answerer)
         lm.progress = progress
         name = cell_id(cell, self.grid)
-        results = [
-            evaluate(lm, task, self.grid.limit, f"pretrained={checkpoint},cell={name}") for task in self.tasks.values()
-        ]
+        arguments = f"pretrained={checkpoint},cell={name}"
+        try:
+            results = [evaluate(lm, task, self.grid.limit, arguments) for task in self.tasks.values()]
+        finally:
+            lm.release()
         about = self._about(cell, model, checkpoint, time.monotonic() - started)
         metrics = self._metrics(name, results)
-        del lm, answerer, model
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
         self._write(folder, about, metrics, results)
         return metrics
 

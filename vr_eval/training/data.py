@@ -36,7 +36,7 @@ def cached_features(
             raise ValueError("no images to encode")
         folder.mkdir(parents=True, exist_ok=True)
         partial = {level: folder / f"level{level}.{os.getpid()}.partial" for level in missing}
-        arrays: dict[int, NDArray[np.float16]] = {}
+        arrays: dict[int, np.memmap[Any, np.dtype[np.float16]]] = {}
         for start in tqdm(range(0, len(images), batch), desc="vision features", unit="batch"):
             with torch.inference_mode():
                 features = encode(images[start : start + batch], missing).half().numpy()

@@ -1,0 +1,141 @@
+"""Pruned models: a shorter cache from layer K, original positions, the same answer in any batch and without a cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny import batch, pixels, prompt, tiny_lvlm
+from vr_eval.models.lvlm import LVLM
+
+CASES: list[tuple[str, int, str, str, dict[str, Any]]] = [
+    ("mlp", 1, "none", "fastv", {}),
+    ("mlp", 1, "none", "fastv", {"query": "mean", "keep_ratio": 0.25}),
+    ("mlp", 1, "none", "fastv", {"mode": "mask"}),
+    ("mlp", 1, "none", "random", {"layer": 1}),
+    ("tokenpacker", 4, "vision_remember", "fastv", {"layer": 3}),
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda c: f"{c[0]}-{c[2]}-{c[3]}-{c[4]}", scope="module")
+def model(request: pytest.FixtureRequest) -> LVLM:
+    projector, ratio, refusion, pruning, options = request.param
+    return tiny_lvlm(projector, ratio, refusion, pruning, **options)
+
+
+def rows_of(model: LVLM) -> tuple[list[list[int]], list[int]]:
+    rows = [
+        prompt(model, "image", 10, 11, 12),
+        prompt(model, 13, 14, "image", 15),
+        prompt(model, 20, "image", 21, "image", 22, 23),
+        prompt(model, 24, 25, 26),
+    ]
+    return rows, [1, 1, 2, 0]
+
+
+def test_a_batch_generates_what_its_samples_generate_one_by_one_with_and_without_cache(model: LVLM) -> None:
+    rows, counts = rows_of(model)
+    ids, mask = batch(rows, "left")
+    images = pixels(sum(counts))
+    how: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False, "output_logits": True}
+    how["return_dict_in_generate"] = True
+    together = model.generate(ids, attention_mask=mask, pixel_values=images, **how)
+    without = model.generate(ids, attention_mask=mask, pixel_values=images, use_cache=False, **how)
+    assert torch.equal(together.sequences, without.sequences)
+    for step, other in zip(together.logits, without.logits, strict=True):
+        torch.testing.assert_close(step, other, atol=2e-4, rtol=1e-4)
+    start = 0
+    for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
+        own = images[start : start + count] if count else None
+        alone = model.generate(torch.tensor([row]), pixel_values=own, **how)
+        assert torch.equal(together.sequences[place, -5:], alone.sequences[0, -5:])
+        torch.testing.assert_close(together.logits[0][place], alone.logits[0][0], atol=2e-4, rtol=1e-4)
+        start += count
+
+
+def test_beams_and_samples_run_and_see_their_own_images(model: LVLM) -> None:
+    rows, counts = rows_of(model)
+    ids, mask = batch(rows, "left")
+    images = pixels(sum(counts))
+    how: dict[str, Any] = {"max_new_tokens": 4, "num_beams": 2, "num_return_sequences": 2, "do_sample": False}
+    together = model.generate(ids, attention_mask=mask, pixel_values=images, **how)
+    alone = model.generate(torch.tensor([rows[2]]), pixel_values=images[2:4], **how)
+    assert torch.equal(together[4:6, -4:], alone[:, -4:])
+
+
+@torch.no_grad()
+def test_layers_from_k_on_hold_the_short_cache_and_earlier_ones_the_whole(model: LVLM) -> None:
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
+    out = model(ids, None, pixels(1), use_cache=True)
+    pruning, tokens = model.pruning, model.tokens_per_image
+    assert pruning is not None
+    kept = int(tokens * pruning.keep_ratio + 0.5)
+    short = ids.shape[1] - tokens + kept if pruning.mode == "drop" else ids.shape[1]
+    lengths = [out.past_key_values.get_seq_length(layer) for layer in range(4)]
+    assert lengths == [ids.shape[1]] * pruning.layer + [short] * (4 - pruning.layer)
+    assert out.logits.shape[1] == short
+
+
+@torch.no_grad()
+def test_keeping_everything_changes_nothing() -> None:
+    whole = tiny_lvlm("mlp", 1)
+    ids, mask = batch([prompt(whole, 5, "image", 6, 7), prompt(whole, 8, "image", 9)], "left")
+    expected = whole(ids, mask, pixels(2)).logits
+    for pruning in ("fastv", "random"):
+        model = tiny_lvlm("mlp", 1, pruning=pruning, keep_ratio=1.0)
+        torch.testing.assert_close(model(ids, mask, pixels(2)).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_dropping_and_masking_the_same_tokens_give_the_same_logits() -> None:
+    drop = tiny_lvlm("mlp", 1, pruning="fastv", keep_ratio=0.25)
+    mask = tiny_lvlm("mlp", 1, pruning="fastv", keep_ratio=0.25, mode="mask")
+    ids = torch.tensor([prompt(drop, 5, "image", 6, 7)])
+    dropped, masked = drop(ids, None, pixels(1)).logits, mask(ids, None, pixels(1)).logits
+    torch.testing.assert_close(dropped[:, -2:], masked[:, -2:], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_recorded_attention_is_the_layers_own() -> None:
+    """Against `output_attentions` of the eager implementation of the same weights."""
+    model = tiny_lvlm("mlp", 1, pruning="fastv")
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
+    seen: list[torch.Tensor] = []
+    select = model.pruning.select
+    model.pruning.select = lambda given: (seen.append(given.attention), select(given))[1]
+    model(ids, None, pixels(1))
+    plain = tiny_lvlm("mlp", 1)
+    plain.set_attn_implementation("eager")
+    attentions = plain(ids, None, pixels(1), output_attentions=True).attentions
+    torch.testing.assert_close(seen[0], attentions[1].mean(1)[:, -1], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_loss_is_that_of_the_supervised_tokens(model: LVLM) -> None:
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7, 8)])
+    labels = torch.full_like(ids, -100)
+    labels[0, -2:] = ids[0, -2:]
+    out = model(ids, None, pixels(1), labels=labels)
+    expected = torch.nn.functional.cross_entropy(out.logits[0, -3:-1], ids[0, -2:])
+    torch.testing.assert_close(out.loss, expected)
+
+
+@torch.no_grad()
+def test_nothing_of_a_pruned_call_outlives_it(model: LVLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
+    text = torch.tensor([[5, 6, 7]])
+    before = model(text).logits
+    model(ids, None, pixels(1))
+    assert torch.equal(model(text).logits, before)
+
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("boom")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="boom"):
+        patched.setattr(model.decoder.layers[-1], "forward", broken)
+        model(ids, None, pixels(1))
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.decoder.layers)
+    assert model.decoder.config._attn_implementation == "sdpa"
+    assert torch.equal(model(text).logits, before)

@@ -1,0 +1,45 @@
+"""Options of every method, with their defaults and where each default comes from; one file per seam."""
+
+from vr_eval.methods.options.base import Fault, Options, Shape, levels_at
+from vr_eval.methods.options.projectors import (
+    TOKENPACKER_LEVELS,
+    AvgPoolOptions,
+    CAbstractorOptions,
+    LDPv2Options,
+    MLPOptions,
+    PixelShuffleOptions,
+    ResamplerOptions,
+    SVAConnectorOptions,
+    TokenPackerOptions,
+)
+from vr_eval.methods.options.pruning import FastVOptions, RandomOptions
+from vr_eval.methods.options.refusion import (
+    VISION_REMEMBER_LEVELS,
+    DeepStackOptions,
+    SVAOptions,
+    VisionRememberOptions,
+    insertion_layers,
+)
+
+__all__ = [
+    "TOKENPACKER_LEVELS",
+    "VISION_REMEMBER_LEVELS",
+    "AvgPoolOptions",
+    "CAbstractorOptions",
+    "DeepStackOptions",
+    "FastVOptions",
+    "Fault",
+    "LDPv2Options",
+    "MLPOptions",
+    "Options",
+    "PixelShuffleOptions",
+    "RandomOptions",
+    "ResamplerOptions",
+    "SVAConnectorOptions",
+    "SVAOptions",
+    "Shape",
+    "TokenPackerOptions",
+    "VisionRememberOptions",
+    "insertion_layers",
+    "levels_at",
+]

@@ -1,0 +1,1 @@
+"""Registry entries, one file per seam."""
