@@ -13,8 +13,20 @@ from vr_eval.models.lvlm import LVLM
 IMAGE, PAD = 3, 0
 SIDE = 48  # pixels: 12 x 12 patches of 4
 
-PROJECTORS = (("mlp", 1), ("avg_pool", 4), ("pixel_shuffle", 9), ("tokenpacker", 4))
+PROJECTORS = (
+    ("mlp", 1),
+    ("avg_pool", 4),
+    ("pixel_shuffle", 9),
+    ("tokenpacker", 4),
+    ("ldpv2", 4),
+    ("resampler", 4),
+    ("c_abstractor", 9),
+    ("sva_connector", 4),
+)
 """Every projector with a ratio; extended as methods are added."""
+
+REFUSIONS = ("vision_remember", "deepstack", "sva")
+"""Every refusion method; extended as methods are added."""
 
 
 def tiny_lvlm(
@@ -64,6 +76,8 @@ def tiny_lvlm(
     )
     model = LVLM(config).eval()
     model.generation_config.pad_token_id = PAD
+    # A random decoder writes any token, and an image token in an answer asks for an image.
+    model.generation_config.suppress_tokens = [IMAGE]
     if noise:
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():

@@ -84,6 +84,17 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--backbone", metavar="NAME", default="micro", help="backbone for token counts (micro)")
     listing.set_defaults(command=_list)
 
+    importing = commands.add_parser("import", help="official weights under our names")
+    importing.description = "Write the tensors of an official checkpoint to a new folder under our names."
+    importing.add_argument(
+        "source", metavar="SOURCE", help="whose checkpoint it is: tokenpacker, deepstack or cambrian"
+    )
+    importing.add_argument(
+        "path", metavar="PATH", type=Path, help="weights file (safetensors or .bin), index or folder"
+    )
+    importing.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write; must be new")
+    importing.set_defaults(command=_import)
+
     micro = commands.add_parser("micro", help="the embedded backbone and its generated suites")
     actions = micro.add_subparsers(title="actions", metavar="ACTION", required=True)
     build = actions.add_parser("build", help="rebuild tower, decoder and every shipped checkpoint from nothing")
@@ -162,6 +173,13 @@ def _list(options: argparse.Namespace) -> int:
         print(catalog.list_methods(options.backbone))
     else:
         print(catalog.list_backbones() if options.what == "backbones" else catalog.list_ablations())
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from vr_eval.models.importing import import_official
+
+    print(import_official(options.source, options.path, options.out).to_text())
     return 0
 
 

@@ -45,7 +45,32 @@ class Case:
         return {
             name.rpartition(".")[2]: torch.from_numpy(draw(name, shape, self.meta["seed"]) * scale)
             for name, shape in self.meta["inputs"].items()
+            if not _is_mask(name)
         }
+
+    @property
+    def masks(self) -> list[torch.Tensor] | None:
+        """Which keys may be seen, one bool tensor per tower; None where all may.
+
+        A meta file says "all true", or lists or maps one entry per tower: values, or a name or a shape of what is
+        stored beside the outputs (a shape of nothing stored is drawn, above 0 is True). Inputs named mask count too.
+        """
+        given = self.meta.get("masks", {n: s for n, s in self.meta.get("inputs", {}).items() if _is_mask(n)})
+        if not given or (isinstance(given, str) and given.replace("_", " ").lower() == "all true"):
+            return None
+        stored = self.outputs
+        masks = []
+        for name, value in given.items() if isinstance(given, dict) else ((str(v), v) for v in given):
+            if name in stored or name.rpartition(".")[2] in stored:
+                masks.append(stored.get(name, stored.get(name.rpartition(".")[2])))
+            elif isinstance(value, str):
+                assert value in ("all true", "all_true"), f"{self.name}: no mask {value!r} is stored"
+                return None
+            elif all(isinstance(size, int) for size in value):
+                masks.append(torch.from_numpy(draw(name, value, self.meta["seed"])) > 0)
+            else:
+                masks.append(torch.tensor(value))
+        return [mask.bool() for mask in masks]
 
     @property
     def parameters(self) -> dict[str, torch.Tensor]:
@@ -56,6 +81,10 @@ class Case:
     def outputs(self) -> dict[str, torch.Tensor]:
         with np.load(self.path, allow_pickle=False) as stored:
             return {name: torch.from_numpy(stored[name]) for name in stored.files}
+
+
+def _is_mask(name: str) -> bool:
+    return name.rpartition(".")[2].startswith("mask")
 
 
 def cases(folder: Path, kind: str) -> list[Case]:

@@ -9,6 +9,7 @@ from tests.methods.golden_cases import Case, parametrize
 from vr_eval.methods.base import Shapes
 from vr_eval.methods.options import TokenPackerOptions
 from vr_eval.methods.tokenpacker import TokenPacker
+from vr_eval.models.official import our_name
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -29,7 +30,9 @@ def test_golden_tokenpacker(tokenpacker_case: Case) -> None:
         stride=given["scale_factor"],
     )
     packer = TokenPacker(shapes, TokenPackerOptions(levels=tuple(range(levels)), heads=given["num_heads"])).eval()
-    packer.load_state_dict(tokenpacker_case.parameters, strict=True)
+    # The names go the way of `vr-eval import`.
+    named = {str(our_name("tokenpacker", f"model.mm_projector.{k}")): v for k, v in tokenpacker_case.parameters.items()}
+    packer.load_state_dict({name.removeprefix("projector."): v for name, v in named.items()}, strict=True)
     outputs = tokenpacker_case.outputs
     (expected,) = outputs.values()
     torch.testing.assert_close(packer.compress(inputs["single"], inputs["multi"]), expected, atol=1e-5, rtol=1e-4)

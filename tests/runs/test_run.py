@@ -25,6 +25,7 @@ from vr_eval.runs.records import COLUMNS
 from vr_eval.runs.store import trained_checkpoint
 
 OUT = Path("runs/toys")
+FASTV = "  - {projector: mlp, pruning: fastv}"
 
 
 def records() -> pd.DataFrame:
@@ -280,6 +281,17 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_there(
     asked.clear()
     assert run_grid(grid) == 0
     assert len(asked) == 2 * len(TASKS) * QUESTIONS - 3 * grid.batch_size
+
+
+def test_cells_that_prune_share_a_checkpoint_and_give_other_answers(root: Path) -> None:
+    text = GRID.replace("  - {projector: avg_pool, ratio: 4, refusion: vision_remember}", FASTV)
+    grid = toy_grid(root, text.replace("baseline: {projector: mlp}", "baseline: {projector: mlp, pruning: none}"))
+    assert checkpoint_id(grid.cells[0]) == checkpoint_id(grid.cells[1])
+    write_checkpoints(grid.cells[:1])
+    assert run_grid(grid) == 0
+    answers = [frame["answer"].tolist() for _, frame in records().groupby("pruning")]
+    assert len(answers) == 2
+    assert answers[0] != answers[1]
 
 
 def test_a_limit_is_another_cell_and_old_cells_are_left_out_but_kept(grid: Grid, root: Path) -> None:

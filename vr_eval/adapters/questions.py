@@ -35,7 +35,7 @@ class Decoding:
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any]) -> Decoding:
-        """From a task's `generation_kwargs`; keys that are not about decoding (image_aspect_ratio) count for nothing."""
+        """From a task's `generation_kwargs`; keys that are not about decoding (image_aspect_ratio) are passed over."""
         until = kwargs.get("until") or ()
         until = (until,) if isinstance(until, str) else until
         temperature = kwargs.get("temperature") or 0

@@ -153,70 +153,72 @@ def open_windows(mask: Tensor) -> Tensor:
     return mask | ~mask.any(-1, keepdim=True)
 
 
-class TowerWindows(nn.Module):
+class TowerProjections(nn.Module):
     """Projects each level of the tower (each like a tower of its own) and cuts it into the windows under the tokens."""
-
-    window: Tensor
 
     def __init__(self, shapes: Shapes, levels: tuple[int, ...], width: int) -> None:
         super().__init__()
-        self.levels, self.width = levels, width
-        self.grid, self.stride = shapes.grid, shapes.stride
+        self.levels, self.width, self.side = levels, width, shapes.stride
         for i in range(len(levels)):
             projection = (*gelu_mlp(shapes.tower_width, width, 2), nn.LayerNorm(width))
             self.add_module(f"mm_projector_aux_{i}", nn.Sequential(*projection))
-        self.reset_buffers()
 
-    def reset_buffers(self) -> None:
-        """Make the index of windows, which no checkpoint holds (again)."""
-        self.register_buffer("window", window_index(self.grid, self.stride), persistent=False)
+    def forward(self, features: VisionFeatures, window: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The context ``(M, 1, C)``, the first level's mean, and for each level its windows ``(M*N, s*s, C)``.
 
-    def forward(self, features: VisionFeatures) -> tuple[Tensor, list[Tensor]]:
-        """The context ``(M, 1, C)``, the first level's mean, and for each level its windows ``(M*N, s*s, C)``."""
+        `window` is the ``(N, s*s)`` index of `window_index`.
+        """
         maps = [
             self.get_submodule(f"mm_projector_aux_{i}")(features.level(level)) for i, level in enumerate(self.levels)
         ]
-        return maps[0].mean(1, keepdim=True), [cells[:, self.window].flatten(0, 1) for cells in maps]
+        return maps[0].mean(1, keepdim=True), [cells[:, window].flatten(0, 1) for cells in maps]
 
 
-def sampler(query_width: int, towers: TowerWindows, depth: int, heads: int) -> VisionTokenSampler:
+def sampler(query_width: int, towers: TowerProjections, depth: int, heads: int) -> VisionTokenSampler:
     """A sampler over all levels of `towers`."""
     levels = len(towers.levels)
-    widths, sides = [towers.width] * levels, [towers.stride] * levels
+    widths, sides = [towers.width] * levels, [towers.side] * levels
     return VisionTokenSampler(query_width, towers.width, widths, sides, towers.width, depth, heads)
 
 
 class SVAConnector(Projector):
     """The aggregator before the decoder: ``(M, G*G, D) -> (M, g*g, H)``, every token from one learned query."""
 
+    window: Tensor
+
     def __init__(self, shapes: Shapes, options: SVAConnectorOptions) -> None:
         super().__init__()
         options = options.resolve(shapes)
         self.levels = options.levels or ()
         width = options.width or 0
-        self.tokens = (shapes.grid // shapes.stride) ** 2
-        self.towers = TowerWindows(shapes, self.levels, width)
+        self.grid, self.stride = shapes.grid, shapes.stride
+        self.reset_buffers()
+        self.towers = TowerProjections(shapes, self.levels, width)
         self.vision_query = nn.Parameter(torch.randn(1, width) * width**-0.5)
         self.vision_sampler_0 = sampler(width, self.towers, options.depth, options.heads)
         self.mm_projector = gelu_mlp(width, shapes.decoder_width, 2)
 
     def reset_buffers(self) -> None:
-        self.towers.reset_buffers()
+        self.register_buffer("window", window_index(self.grid, self.stride), persistent=False)
 
     def forward(self, features: VisionFeatures) -> Tensor:
-        context, windows = self.towers(features)
-        query = self.vision_query.expand(len(context), self.tokens, -1)
+        context, windows = self.towers(features, self.window)
+        query = self.vision_query.expand(len(context), len(self.window), -1)
         return self.mm_projector(self.vision_sampler_0(query, context, windows))
 
 
 class SVA(Refusion):
     """One layer of the aggregator after each of some decoder layers; the vision tokens are its queries."""
 
+    window: Tensor
+
     def __init__(self, shapes: Shapes, options: SVAOptions) -> None:
         super().__init__()
         options = options.resolve(shapes)
         self.levels, self.layers = options.levels or (), options.layers
-        self.towers: TowerWindows | None = TowerWindows(shapes, self.levels, options.width or 0)
+        self.grid, self.stride = shapes.grid, shapes.stride
+        self.reset_buffers()
+        self.towers: TowerProjections | None = TowerProjections(shapes, self.levels, options.width or 0)
         self.vision_sampler_layers = nn.ModuleList(
             sampler(shapes.decoder_width, self.towers, 1, options.heads) for _ in self.layers
         )
@@ -232,13 +234,12 @@ class SVA(Refusion):
             self.towers, self._connector = None, (projector,)
 
     def reset_buffers(self) -> None:
-        if self.towers is not None:
-            self.towers.reset_buffers()
+        self.register_buffer("window", window_index(self.grid, self.stride), persistent=False)
 
     def prepare(self, features: VisionFeatures) -> object:
         """Context and windows, which are the same for all insertion points."""
         towers = self.towers if self.towers is not None else self._connector[0].towers
-        return towers(features)
+        return towers(features, self.window)
 
     def inject(self, point: int, hidden: Tensor, given: RefusionInput) -> Tensor:
         context, windows = cast(tuple[Tensor, list[Tensor]], given.prepared)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import isqrt
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -14,7 +14,7 @@ class LVLMConfig(PreTrainedConfig):
     """What `save_pretrained` writes to config.json. Methods are names in the registry, never dotted paths."""
 
     model_type = "vr_eval_lvlm"
-    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}
+    sub_configs: ClassVar = {"vision_config": AutoConfig, "text_config": AutoConfig}
 
     def __init__(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,17 +18,16 @@ from vr_eval.adapters.results import Scored, TaskResult
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, cell_identity, checkpoint_id
-from vr_eval.errors import InputError, Problem
 from vr_eval.files import write_atomic
+from vr_eval.methods.build import build_pruning
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.features import FeatureStore, levels_of
 from vr_eval.models.lvlm import LVLM
 from vr_eval.paths import PACKAGE
 from vr_eval.runs import records
+from vr_eval.runs.device import pick_device
 from vr_eval.runs.folder import CellFolder
 from vr_eval.runs.journal import Journal
-from vr_eval.runs.store import find_checkpoint
-from vr_eval.runs.training import train_missing
 
 Progress = Callable[[int], None]
 
@@ -59,15 +57,15 @@ class Session:
         sizes = [len(task.eval_docs) for task in self.tasks.values()]
         self.questions = sum(min(size, grid.limit or size) for size in sizes)
 
-    def run(self, cell: Cell, folder: CellFolder, progress: Progress, say: Callable[[str], None]) -> dict[str, Any]:
-        """Train `cell` if its checkpoint is missing, evaluate it, and write its folder; returns its metrics.
+    def run(self, cell: Cell, checkpoint: Path, folder: CellFolder, progress: Progress) -> dict[str, Any]:
+        """Evaluate `cell` from its checkpoint and write its folder; returns its metrics.
 
         Raises:
-            VrEvalError: it cannot be trained, loaded or evaluated.
+            VrEvalError: it cannot be loaded or evaluated.
         """
-        checkpoint = find_checkpoint(cell) or train_missing(cell, say)
         started = time.monotonic()
         model, processor = load_checkpoint(checkpoint, expect=checkpoint_id(cell))
+        set_pruning(model, cell)
         model.to_inference().to(self.device)
         journal = Journal(folder.journal)
         answerer = Answerer(model, processor, batch_size=self.batch_size, store=self.store, log=journal)
@@ -128,6 +126,14 @@ class Session:
         }
 
 
+def set_pruning(model: LVLM, cell: Cell) -> None:
+    """Put the cell's pruning method in: it has no parameters, so cells share a checkpoint whatever they prune."""
+    config = model.config
+    config.pruning = cell.pruning
+    config.options = {method.name: dataclasses.asdict(cell.resolved(method.name)) for method in cell.methods}
+    model.pruning = build_pruning(config)
+
+
 def task_metrics(result: TaskResult) -> dict[str, Any]:
     """Score (0 to 100, over the answered questions), counts and coverage of one task.
 
@@ -144,20 +150,6 @@ def task_metrics(result: TaskResult) -> dict[str, Any]:
         "failures": asked - len(scores),
         "lmms_eval": result.aggregate,
     }
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` takes the first GPU if there is one. Raises InputError for a device that this machine lacks."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = re.split(r"[\n.]", str(error))[0]
-        problem = Problem(f"this device cannot be used: {reason}", "--device", given=name, allowed="auto, cpu, cuda:N")
-        raise InputError(problem) from error
-    return device
 
 
 def _row(result: TaskResult, scored: Scored, run_id: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from vr_eval.runs.folder import ENVIRONMENT, GRID, LOCK, CellFolder, cell_folder
 from vr_eval.runs.lock import check_free, locked
 from vr_eval.runs.progress import Progress
 from vr_eval.runs.store import find_checkpoint
+from vr_eval.runs.training import train_missing
 
 
 def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_size: int | None = None) -> int:
@@ -71,8 +72,9 @@ def train_grid(grid: Grid, device: str = "auto") -> int:
     if not missing:
         Progress.say(f"all checkpoints of {grid.name} are there already")
         return 0
-    from vr_eval.runs.training import train_missing
+    from vr_eval.runs.device import pick_device
 
+    pick_device(device)
     progress = Progress(len(missing))
     failed = []
     for cell in missing:
@@ -104,8 +106,9 @@ def _evaluate(session: Any, pending: Sequence[Cell], run_dir: Path) -> dict[str,
     for cell in pending:
         folder, name = _folder(run_dir, cell, grid), _name(cell, grid)
         try:
+            checkpoint = find_checkpoint(cell) or train_missing(cell, progress.say)
             with progress.cell(name, session.questions) as answered:
-                metrics = session.run(cell, folder, answered, progress.say)
+                metrics = session.run(cell, checkpoint, folder, answered)
             progress.finished(f"{name}: {_summary(metrics)}")
         except Exception as error:  # one failing cell must not stop the others, whatever it is
             _stop_if_full(error)

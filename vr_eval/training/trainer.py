@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_model
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from vr_eval.errors import VrEvalError
@@ -75,6 +76,11 @@ def fit(
     """
     if stage.steps == 0:
         return []
+    newest = get_last_checkpoint(str(out)) if out.is_dir() else None
+    if newest is not None and Path(newest).name == f"checkpoint-{stage.steps}":
+        # Finished before a later stage was interrupted; the Trainer would take one more step.
+        load_model(model, Path(newest) / "model.safetensors")
+        return _losses(TrainerState.load_from_json(str(Path(newest) / "trainer_state.json")))
     model.requires_grad_(False)
     for group in groups:
         for parameter in group.parameters:
@@ -110,5 +116,9 @@ def fit(
         optimizers=(optimizer, None),
         callbacks=[NonFiniteLoss()],
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(out)) if out.is_dir() else None)
-    return [entry for entry in trainer.state.log_history if "loss" in entry]
+    trainer.train(resume_from_checkpoint=newest)
+    return _losses(trainer.state)
+
+
+def _losses(state: TrainerState) -> list[dict[str, float]]:
+    return [entry for entry in state.log_history if "loss" in entry]
