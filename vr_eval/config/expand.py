@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vr_eval.config.cell import SEAMS, Cell
 from vr_eval.config.document import Node, Problems
@@ -172,7 +173,7 @@ def _cell(
     options = {name: _options(name, row, file) for name in names}
     if not all(fits):
         return None
-    return Cell(
+    cell = Cell(
         backbone=spec.name,
         projector=projector.name,
         ratio=int(str(row["ratio"])),
@@ -182,6 +183,22 @@ def _cell(
         options=options,
         recipe=recipe,
     )
+    return cell if _check_order(cell, origin, problems) else None
+
+
+def _check_order(cell: Cell, origin: _Origin, problems: Problems) -> bool:
+    """Refusion writes to every vision token, so it has to be over before pruning drops some of them."""
+    if NONE in (cell.refusion, cell.pruning):
+        return True
+    last = METHODS[cell.refusion].last_layer(cell.resolved(cell.refusion), cell.ratio)
+    pruning: Any = cell.resolved(cell.pruning)
+    first = pruning.layer
+    if last < first:
+        return True
+    node, place = origin.at("pruning")
+    message = f"{cell.pruning} drops tokens before layer {first}, but {cell.refusion} acts until after layer {last}"
+    problems.add(node, place, message, allowed=f"{cell.pruning}.layer: more than {last}")
+    return False
 
 
 def _options(method: str, row: Mapping[str, object], file: GridFile) -> dict[str, object]:

@@ -34,7 +34,7 @@ def task_version(task: str) -> str:
     if task not in files:
         place = str(paths.resource("tasks"))
         raise InputError(Problem(f"no file defines the task {task}", file=place, nearest=nearest(task, files)))
-    metadata = _fields(files[task]).get("metadata")
+    metadata = task_fields(files[task]).get("metadata")
     # lmms-eval takes a mapping as well as a list of one.
     if isinstance(metadata, list) and metadata:
         metadata = metadata[0]
@@ -50,14 +50,14 @@ def task_version(task: str) -> str:
 def _scan(folder: Path) -> dict[str, Path]:
     found = {}
     for path in sorted(folder.rglob("*.yaml")):
-        name = _fields(path).get("task")
+        name = task_fields(path).get("task")
         if isinstance(name, str):
             found[name] = path
     return found
 
 
 @lru_cache(maxsize=256)
-def _fields(path: Path, depth: int = 0) -> dict[str, Any]:
+def task_fields(path: Path, depth: int = 0) -> dict[str, Any]:
     """Top-level keys of a task file, those of the file that it includes filled in."""
     try:
         with path.open(encoding="utf-8") as file:
@@ -67,5 +67,5 @@ def _fields(path: Path, depth: int = 0) -> dict[str, Any]:
     fields: dict[str, Any] = content if isinstance(content, dict) else {}
     include = fields.get("include")
     if isinstance(include, str) and depth < 8:
-        fields = {**_fields((path.parent / include).resolve(), depth + 1), **fields}
+        fields = {**task_fields((path.parent / include).resolve(), depth + 1), **fields}
     return fields

@@ -39,7 +39,7 @@ def keep_highest(scores: Tensor, vision: Tensor, keep_ratio: float) -> Tensor:
 
 
 class FastV(Pruning):
-    """Keeps the vision tokens that layer K-1 attends to most (mean over heads), from the prompt's last row or all rows."""
+    """Keeps the vision tokens that layer K-1 attends to most, mean over heads; asked by the last row or by all rows."""
 
     def __init__(self, shapes: Shapes, options: FastVOptions) -> None:
         super().__init__()

@@ -67,7 +67,7 @@ class BackboneSpec:
     data_version: str
     weights: Path | None = None
     recipe: Recipe = field(default_factory=Recipe)
-    test_questions: int = 500
+    test_questions: int = 512
     train_seconds_per_step: float = 0.5
     eval_ms_per_question: float = 10.0
 

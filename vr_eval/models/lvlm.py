@@ -13,7 +13,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+    SuppressTokensLogitsProcessor,
+)
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -210,6 +217,9 @@ class LVLM(PreTrainedModel, GenerationMixin):
             kwargs["vision_features"] = HeldFeatures(self.encode_images(kwargs.pop("pixel_values")))
         elif kwargs.get("vision_features") is not None:
             kwargs["vision_features"] = HeldFeatures(kwargs["vision_features"])
+        # Only a prompt holds images: a generated image token would ask for one.
+        barred = SuppressTokensLogitsProcessor([self.config.image_token_id], self.device)
+        kwargs["logits_processor"] = LogitsProcessorList([*(kwargs.get("logits_processor") or []), barred])
         kwargs.setdefault("instruction_mask", torch.ones_like(input_ids, dtype=torch.bool))
         return super().generate(inputs=input_ids, **kwargs)
 

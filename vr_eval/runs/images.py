@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from PIL import Image
 
-from vr_eval.config.tasks import _fields, task_files
+from vr_eval.config.tasks import task_fields, task_files
 from vr_eval.report import choose_samples, image_path, save_image
 
 
@@ -56,7 +56,7 @@ def _test_file(task: str) -> Path | None:
     file = task_files().get(task)
     if file is None:
         return None
-    content = _fields(file)
+    content = task_fields(file)
     if content.get("dataset_path") != "parquet":
         return None
     files = (content.get("dataset_kwargs") or {}).get("data_files")

@@ -26,6 +26,10 @@ def train_cell(cell: Cell, folder: Path) -> None:
         VrEvalError: the loss is not finite.
     """
     started = time.monotonic()
+    # A checkpoint serves every cell that prunes it in its own way, and its own bare model.
+    free = {method.name for method in cell.methods if not method.trainable}
+    options = {name: given for name, given in cell.options.items() if name not in free}
+    cell = dataclasses.replace(cell, pruning="none", options=options)
     model, processor = build_lvlm(cell)
     recipe = cell.recipe
     dataset = conversations(cell, model, processor)

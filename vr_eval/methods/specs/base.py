@@ -35,6 +35,7 @@ class MethodSpec:
         needs_grid: ``options -> bool``: a refusion method that asks this of the projector.
         patch_mlp: A projector with an MLP on single patches of the selected layer (``Projector.patch_mlp``).
         needs_patch_mlp: ``options -> bool``: a refusion method that would share it.
+        last_layer: ``(resolved options, ratio) -> the decoder layer`` after which a refusion method acts last.
         trainable: Has parameters to train; a training-free method does not change a checkpoint.
     """
 
@@ -55,6 +56,7 @@ class MethodSpec:
     needs_grid: Callable[[Any], bool] = lambda options: False
     patch_mlp: bool = False
     needs_patch_mlp: Callable[[Any], bool] = lambda options: False
+    last_layer: Callable[[Any, int], int] = lambda options, ratio: int(options.layers[-1])
     trainable: bool = True
 
 

@@ -52,6 +52,7 @@ REFUSIONS = (
         needs=("decoder_layers",),
         needs_grid=lambda options: True,
         needs_patch_mlp=lambda options: bool(options.shared),
+        last_layer=lambda options, ratio: options.start - 1 + (ratio - 1) * options.interval,
     ),
     MethodSpec(
         name="sva",
