@@ -15,7 +15,7 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
 from vr_eval.config.recipe import Recipe
-from vr_eval.config.tasks import _fields, _scan, task_version
+from vr_eval.config.tasks import _scan, task_fields, task_version
 from vr_eval.errors import InputError
 from vr_eval.methods.registry import METHODS
 from vr_eval.models.backbones import BACKBONES, MICRO, weights_hash
@@ -197,7 +197,7 @@ def test_a_new_version_of_a_task_changes_the_result_but_not_the_checkpoint(
     before = cell_id(cell, grid), checkpoint_id(cell)
     write_task(resources, "vr_micro_doc", 2)
     _scan.cache_clear()
-    _fields.cache_clear()
+    task_fields.cache_clear()
     assert cell_id(cell, grid) != before[0]
     assert checkpoint_id(cell) == before[1]
 
