@@ -39,7 +39,7 @@ from vr_eval.micro.decoder import (
     transcript,
 )
 from vr_eval.micro.tokenizer import train_tokenizer
-from vr_eval.micro.tower import DenseDataset, DensePretraining, tower_config
+from vr_eval.micro.tower import DenseDataset, DensePretraining, tower_config, unit_features
 from vr_eval.models.backbones import MICRO
 from vr_eval.models.build import DECODER, TOKENIZER, TOWER
 from vr_eval.models.checkpoints import MANIFEST
@@ -54,7 +54,7 @@ IMAGES, QUESTIONS = 2500, 4
 TOWER_STAGE = Stage("tower", steps=1800, batch_size=32, warmup=0.05, weight_decay=0.01)
 TOWER_LR = 2e-3
 DECODER_STAGE = Stage("decoder", steps=2500, batch_size=24, warmup=0.03, weight_decay=0.01)
-DECODER_LR = 2e-3
+DECODER_LR = 1e-3
 SEED = 0
 SHIPPED_GRIDS = ("projectors", "resolution")
 """Packaged grids whose checkpoints travel with the project."""
@@ -97,7 +97,9 @@ def train_tower(corpus: Corpus, out: Path) -> CLIPVisionModel:
 
     dataset = DenseDataset(corpus.images, corpus.glyphs, corpus.colours)
     fit(model, dataset, batches, TOWER_STAGE, [Group(list(model.parameters()), TOWER_LR)], out, SEED)
-    return model.tower.eval()
+    tower = model.tower.eval()
+    unit_features(tower, process(corpus.images[:: len(corpus.images) // 256], return_tensors="pt")["pixel_values"])
+    return tower
 
 
 def train_decoder(

@@ -41,6 +41,8 @@ def decoder_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
         num_key_value_heads=2,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
+        # 1 / sqrt(width): Qwen2's 0.02 suits widths of thousands; here attention would start flat and stay so for long.
+        initializer_range=MICRO.decoder_width**-0.5,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -60,6 +60,24 @@ class DensePretraining(nn.Module):
         return {"loss": loss + 0.5 * F.cross_entropy(colour_logits.flatten(0, 1), colours.flatten())}
 
 
+@torch.no_grad()
+def unit_features(tower: CLIPVisionModel, pixel_values: Tensor) -> float:
+    """Rescale the tower's residual stream, in place, so that its selected hidden state has a root mean square of 1.
+
+    Every hidden state is multiplied by one factor, which is returned; what the layers compute stays the same, since
+    each reads the stream through a LayerNorm. Pre-training leaves a root mean square of about 5, and vision tokens that
+    large drown what a young decoder adds to them.
+    """
+    hidden = tower(pixel_values, output_hidden_states=True).hidden_states[MICRO.select_layer]
+    factor = float(hidden.pow(2).mean().rsqrt())
+    writers: list[nn.Module] = [tower.pre_layrnorm]
+    writers += [part for layer in tower.encoder.layers for part in (layer.self_attn.out_proj, layer.mlp.fc2)]
+    for writer in writers:
+        for parameter in writer.parameters():
+            parameter.mul_(factor)
+    return factor
+
+
 class DenseDataset(Dataset[dict[str, Any]]):
     """Images with their glyph and colour classes ``(n, G*G)``."""
 
