@@ -31,6 +31,7 @@ from vr_eval.micro.corpus import Corpus, training_corpus
 from vr_eval.micro.data import COLOURS, GLYPHS
 from vr_eval.micro.data.store import write_test_sets
 from vr_eval.micro.decoder import (
+    RATIOS,
     TRANSCRIBE,
     ConversationTurns,
     MixedCollator,
@@ -53,8 +54,12 @@ IMAGES, QUESTIONS = 2500, 4
 """Training images a suite and questions an image that tower and decoder are pre-trained on."""
 TOWER_STAGE = Stage("tower", steps=1800, batch_size=32, warmup=0.05, weight_decay=0.01)
 TOWER_LR = 2e-3
-DECODER_STAGE = Stage("decoder", steps=2500, batch_size=24, warmup=0.03, weight_decay=0.01)
-DECODER_LR = 1e-3
+# Reading is learned on few tokens, where a step costs a third; the last stage brings the uncompressed model in.
+DECODER_STAGES = (
+    (Stage("coarse", steps=8000, batch_size=24, warmup=0.01, weight_decay=0.01), (4, 9), 1e-3),
+    (Stage("all", steps=1500, batch_size=24, warmup=0.03, weight_decay=0.01), RATIOS, 5e-4),
+)
+"""Stages of the decoder: its ratios and its peak learning rate."""
 SEED = 0
 SHIPPED_GRIDS = ("projectors", "resolution")
 """Packaged grids whose checkpoints travel with the project."""
@@ -126,7 +131,8 @@ def train_decoder(
     turns = [[*asked, (TRANSCRIBE, text)] for asked, text in zip(corpus.turns, read, strict=True)]
     dataset = ConversationTurns(turns, features[0])
     parameters = [*model.projector.parameters(), *decoder.parameters()]
-    fit(model, dataset, MixedCollator(tokenizer), DECODER_STAGE, [Group(parameters, DECODER_LR)], out, SEED)
+    for stage, ratios, lr in DECODER_STAGES:
+        fit(model, dataset, MixedCollator(tokenizer, ratios), stage, [Group(parameters, lr)], out / stage.name, SEED)
     return decoder.eval()
 
 
@@ -147,7 +153,7 @@ def _save_half(model: PreTrainedModel, rest: Sequence[Any], folder: Path) -> Non
 
 
 def build_all(say: Callable[[str], None] = print) -> None:
-    """Everything that the embedded default consists of: test sets, backbone, checkpoints. About 1.5 hours on 2 cores.
+    """Everything that the embedded default consists of: test sets, backbone, checkpoints. Some hours on 2 cores.
 
     Finished parts are kept; to make one anew, delete it first.
 

@@ -121,12 +121,12 @@ class ConversationTurns(Dataset[dict[str, Any]]):
 class MixedCollator:
     """Batches of turns encoded for one ratio, which the batch's first image picks (so a resumed run repeats it)."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, ratios: Sequence[int] = RATIOS) -> None:
+        self.tokenizer, self.ratios = tokenizer, ratios
         self.encoded: dict[tuple[int, int], Encoded] = {}
 
     def __call__(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        ratio = RATIOS[samples[0]["index"] % len(RATIOS)]
+        ratio = self.ratios[samples[0]["index"] % len(self.ratios)]
         rows = []
         for sample in samples:
             key = (sample["index"], ratio)
