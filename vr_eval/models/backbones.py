@@ -68,8 +68,8 @@ class BackboneSpec:
     weights: Path | None = None
     recipe: Recipe = field(default_factory=Recipe)
     test_questions: int = 512
-    train_seconds_per_step: float = 0.5
-    eval_ms_per_question: float = 10.0
+    train_seconds_per_step: float = 0.6
+    eval_ms_per_question: float = 7.0
 
     @property
     def tasks(self) -> tuple[str, ...]:

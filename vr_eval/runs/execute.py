@@ -79,7 +79,7 @@ def train_grid(grid: Grid, device: str = "auto") -> int:
     failed = []
     for cell in missing:
         try:
-            path = train_missing(cell, progress.say)
+            path = train_missing(cell, progress.say, device)
             progress.finished(f"{_name(cell, grid)}: trained, {path}")
         except Exception as error:  # one failing cell must not stop the others
             _stop_if_full(error)
@@ -106,7 +106,7 @@ def _evaluate(session: Any, pending: Sequence[Cell], run_dir: Path) -> dict[str,
     for cell in pending:
         folder, name = _folder(run_dir, cell, grid), _name(cell, grid)
         try:
-            checkpoint = find_checkpoint(cell) or train_missing(cell, progress.say)
+            checkpoint = find_checkpoint(cell) or train_missing(cell, progress.say, session.device.type)
             with progress.cell(name, session.questions) as answered:
                 metrics = session.run(cell, checkpoint, folder, answered)
             progress.finished(f"{name}: {_summary(metrics)}")

@@ -12,7 +12,7 @@ from vr_eval.runs.lock import waited_for
 from vr_eval.runs.store import find_checkpoint, trained_checkpoint
 
 
-def train_missing(cell: Cell, say: Callable[[str], None]) -> Path:
+def train_missing(cell: Cell, say: Callable[[str], None], device: str = "auto") -> Path:
     """Train the checkpoint of `cell`, unless another process just did; returns its folder.
 
     Raises:
@@ -28,5 +28,5 @@ def train_missing(cell: Cell, say: Callable[[str], None]) -> Path:
 
         say(f"{cell.label}: training {cell.recipe.steps} steps")
         with contextlib.redirect_stdout(sys.stderr):  # the trainer prints its log
-            train_cell(cell, folder)
+            train_cell(cell, folder, device)
     return folder

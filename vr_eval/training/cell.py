@@ -18,7 +18,7 @@ from vr_eval.training.sources import conversations
 from vr_eval.training.trainer import Group, Stage, fit
 
 
-def train_cell(cell: Cell, folder: Path) -> None:
+def train_cell(cell: Cell, folder: Path, device: str = "auto") -> None:
     """Train `cell` and write its checkpoint to `folder`; an interrupted training continues where it saved last.
 
     Raises:
@@ -43,7 +43,7 @@ def train_cell(cell: Cell, folder: Path) -> None:
     logs = {}
     for name, steps, groups in stages:
         stage = Stage(name, steps, recipe.batch_size, recipe.warmup, recipe.weight_decay)
-        logs[name] = fit(model, dataset, batches, stage, groups, work / name, cell.seed)
+        logs[name] = fit(model, dataset, batches, stage, groups, work / name, cell.seed, device)
     manifest = {
         "checkpoint_id": checkpoint_id(cell),
         "identity": checkpoint_identity(cell),

@@ -50,9 +50,9 @@ class NonFiniteLoss(TrainerCallback):
             )
 
 
-def fast_bfloat16() -> bool:
+def fast_bfloat16(cpu: bool) -> bool:
     """Whether matrix products run faster in bfloat16 here: weights stay float32, autocast does the rest."""
-    if torch.cuda.is_available():
+    if not cpu:
         return torch.cuda.is_bf16_supported()
     # Without the instructions a CPU emulates bfloat16, several times slower than float32.
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -66,10 +66,12 @@ def fit(
     groups: Sequence[Group],
     out: Path,
     seed: int,
+    device: str = "auto",
 ) -> list[dict[str, float]]:
     """Train the parameters of `groups` and nothing else; continue from the newest checkpoint under `out`.
 
-    Returns the log: step, loss and learning rate, every 10 steps.
+    `device`: `cpu`, or what the Trainer picks (`auto`: GPUs if there are any). Returns the log: step, loss and learning
+    rate, every 10 steps.
 
     Raises:
         VrEvalError: the loss is not finite.
@@ -90,6 +92,7 @@ def fit(
         betas=(0.9, 0.98),
         weight_decay=stage.weight_decay,
     )
+    cpu = device == "cpu" or not torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(out),
         max_steps=stage.steps,
@@ -105,8 +108,8 @@ def fit(
         seed=seed,
         remove_unused_columns=False,
         label_names=["labels"],
-        use_cpu=not torch.cuda.is_available(),
-        bf16=fast_bfloat16(),
+        use_cpu=cpu,
+        bf16=fast_bfloat16(cpu),
     )
     trainer = Trainer(
         model=model,

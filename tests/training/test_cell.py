@@ -1,0 +1,46 @@
+"""A cell of the embedded backbone trains for a few steps, through both stages, into a checkpoint that loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from vr_eval.config.cell import Cell
+from vr_eval.config.identity import checkpoint_id
+from vr_eval.config.recipe import Recipe
+from vr_eval.models.build import build_lvlm
+from vr_eval.models.checkpoints import load_checkpoint
+from vr_eval.training.cell import train_cell
+
+RECIPE = Recipe(images=2, questions=2, stage1_steps=1, stage2_steps=2, batch_size=4)
+
+
+def test_a_cell_trains_its_methods_and_its_decoder_and_leaves_the_tower(tmp_path: Path) -> None:
+    cell = Cell("micro", "avg_pool", 4, "vision_remember", "none", 0, {}, RECIPE)
+    folder = tmp_path / checkpoint_id(cell)
+    train_cell(cell, folder, "cpu")
+    manifest = json.loads((folder / "checkpoint.json").read_text())
+    assert manifest["checkpoint_id"] == checkpoint_id(cell)
+    assert not list(tmp_path.glob("*.training"))  # what a resumed training needs is gone once it is complete
+
+    before, _ = build_lvlm(cell)
+    after, processor = load_checkpoint(folder, expect=checkpoint_id(cell))
+    assert processor.tokenizer.padding_side == "left"
+    fresh, trained = before.state_dict(), after.state_dict()
+    assert fresh.keys() == trained.keys()
+    changed = {name for name in fresh if not torch.allclose(fresh[name], trained[name], atol=1e-3 * 0.5, rtol=1e-3)}
+    assert not any(name.startswith("vision_tower.") for name in changed)
+    for part in ("projector.", "refusion.", "language_model."):
+        assert any(name.startswith(part) for name in changed), part
+
+
+def test_a_training_free_method_is_no_part_of_the_checkpoint(tmp_path: Path) -> None:
+    cell = Cell("micro", "mlp", 1, "none", "fastv", 0, {"fastv": {"keep_ratio": 0.25}}, RECIPE)
+    bare = Cell("micro", "mlp", 1, "none", "none", 0, {}, RECIPE)
+    assert checkpoint_id(cell) == checkpoint_id(bare)
+    train_cell(cell, tmp_path / "checkpoint", "cpu")
+    model, _ = load_checkpoint(tmp_path / "checkpoint", expect=checkpoint_id(bare))
+    assert model.config.pruning == "none"
+    assert "fastv" not in model.config.options
