@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from vr_eval.micro.tokenizer import train_tokenizer
-from vr_eval.training.conversation import IGNORE, encode
+from vr_eval.models.lvlm import IGNORE
+from vr_eval.training.conversation import encode
 from vr_eval.training.data import collate
 
 TOKENIZER = train_tokenizer(["Which code is printed in red?", "What is the total?", "How many stars are there?"])

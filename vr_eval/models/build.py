@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -36,6 +37,11 @@ def assemble(config: LVLMConfig, tower: PreTrainedModel, decoder: PreTrainedMode
     return model
 
 
+def spelled_out(cell: Cell) -> dict[str, dict[str, Any]]:
+    """All options of all methods of `cell`, as a model's configuration holds them."""
+    return {method.name: dataclasses.asdict(cell.resolved(method.name)) for method in cell.methods}
+
+
 def lvlm_config(cell: Cell, tower: PreTrainedModel, decoder: PreTrainedModel, image_token_id: int) -> LVLMConfig:
     """The configuration of `cell` around parts of its backbone, every option spelled out."""
     return LVLMConfig(
@@ -45,7 +51,7 @@ def lvlm_config(cell: Cell, tower: PreTrainedModel, decoder: PreTrainedModel, im
         refusion=cell.refusion,
         pruning=cell.pruning,
         ratio=cell.ratio,
-        options={method.name: dataclasses.asdict(cell.resolved(method.name)) for method in cell.methods},
+        options=spelled_out(cell),
         select_layer=cell.spec.select_layer,
         image_token_id=image_token_id,
         backbone=cell.backbone,

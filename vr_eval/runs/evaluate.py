@@ -20,6 +20,7 @@ from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, cell_identity, checkpoint_id
 from vr_eval.files import write_atomic
 from vr_eval.methods.build import build_pruning
+from vr_eval.models.build import spelled_out
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.features import FeatureStore, levels_of
 from vr_eval.models.lvlm import LVLM
@@ -130,7 +131,7 @@ def set_pruning(model: LVLM, cell: Cell) -> None:
     """Put the cell's pruning method in: it has no parameters, so cells share a checkpoint whatever they prune."""
     config = model.config
     config.pruning = cell.pruning
-    config.options = {method.name: dataclasses.asdict(cell.resolved(method.name)) for method in cell.methods}
+    config.options = spelled_out(cell)
     model.pruning = build_pruning(config)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-IGNORE = -100
+from vr_eval.models.lvlm import IGNORE
+
 IMAGE = "<image>"
 
 

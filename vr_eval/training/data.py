@@ -16,7 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from vr_eval.training.conversation import IGNORE, Encoded
+from vr_eval.models.lvlm import IGNORE
+from vr_eval.training.conversation import Encoded
 
 Encoder = Callable[[Sequence[Any], tuple[int, ...]], Tensor]
 """Images and tower levels to hidden states ``(M, G*G, len(levels), D)``."""
