@@ -90,3 +90,22 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_p
     with pytest.raises(VrEvalError, match=r"step 20: the loss is nan.*last good checkpoint"):
         fit(model, Points(), poisoned, STAGE, [Group(list(model.learned.parameters()), 0.1)], tmp_path, seed=3)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-10"]
+
+
+def test_muon_and_adamw_resume_together(tmp_path: Path) -> None:
+    def run(out: Path, dataset: Points) -> Line:
+        model = Line()
+        learned = model.learned
+        groups = [Group([learned.bias], 0.1), Group([learned.weight], 0.1, muon=True)]
+        fit(model, dataset, collate, STAGE, groups, out, seed=3)
+        return model
+
+    whole = run(tmp_path / "whole", Points())
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", Points(broken_at=8 * 17))
+    resumed = run(tmp_path / "cut", Points())
+    assert torch.equal(whole.learned.weight, resumed.learned.weight)
+    assert torch.equal(whole.learned.bias, resumed.learned.bias)
+    before = Line().learned
+    assert not torch.equal(whole.learned.weight, before.weight)
+    assert not torch.equal(whole.learned.bias, before.bias)

@@ -20,6 +20,7 @@ class Corpus:
 
     images: Sequence[Image.Image]
     """RGB, decoded when asked for; a slice is a list of images."""
+    suites: list[str]
     turns: list[Turns]
     glyphs: NDArray[np.uint8] = field(repr=False)
     """``(n, G*G)`` class of each patch."""
@@ -37,4 +38,4 @@ def training_corpus(images: int, questions: int) -> Corpus:
     asked = zip(data["questions"], data["answers"], strict=True)
     turns = [list(zip(texts, answers, strict=True)) for texts, answers in asked]
     glyphs, colours = (np.array(list(data[name]), dtype=np.uint8) for name in ("glyphs", "colours"))
-    return Corpus(data["image"], turns, glyphs, colours)
+    return Corpus(data["image"], list(data["suite"]), turns, glyphs, colours)

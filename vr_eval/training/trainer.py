@@ -1,4 +1,4 @@
-"""One training stage through the Hugging Face Trainer: cosine schedule, parameter groups, resume, no silent NaN."""
+"""One training stage through the Hugging Face Trainer: schedule, parameter groups, resume, no silent NaN."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer_utils import get_last_checkpoint
 
 from vr_eval.errors import VrEvalError
+from vr_eval.training.muon import MuonAdamW
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Group:
 
     parameters: Sequence[nn.Parameter]
     lr: float
+    muon: bool = False
+    """Updated by Muon, which is for matrices between hidden states, instead of AdamW."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Stage:
     warmup: float
     weight_decay: float = 0.0
     save_every: int = 200
+    schedule: str = "cosine"
+    """A scheduler type of the Trainer: what the learning rate does after the warm-up."""
 
 
 class NonFiniteLoss(TrainerCallback):
@@ -87,17 +92,12 @@ def fit(
     for group in groups:
         for parameter in group.parameters:
             parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(
-        [{"params": list(group.parameters), "lr": group.lr} for group in groups],
-        betas=(0.9, 0.98),
-        weight_decay=stage.weight_decay,
-    )
     cpu = device == "cpu" or not torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(out),
         max_steps=stage.steps,
         per_device_train_batch_size=stage.batch_size,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type=stage.schedule,
         warmup_steps=round(stage.warmup * stage.steps),
         max_grad_norm=1.0,
         logging_steps=10,
@@ -116,11 +116,23 @@ def fit(
         args=arguments,
         train_dataset=dataset,
         data_collator=collate,
-        optimizers=(optimizer, None),
+        optimizers=(_optimizer(groups, stage.weight_decay), None),
         callbacks=[NonFiniteLoss()],
     )
     trainer.train(resume_from_checkpoint=newest)
     return _losses(trainer.state)
+
+
+def _optimizer(groups: Sequence[Group], weight_decay: float) -> torch.optim.Optimizer:
+    by_adamw, by_muon = (
+        [{"params": list(group.parameters), "lr": group.lr} for group in groups if group.muon is muon]
+        for muon in (False, True)
+    )
+    adamw = torch.optim.AdamW(by_adamw, betas=(0.9, 0.98), weight_decay=weight_decay)
+    if not by_muon:
+        return adamw
+    # This scaling gives a matrix steps of AdamW's size, so that learning rates mean the same for both.
+    return MuonAdamW(torch.optim.Muon(by_muon, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"), adamw)
 
 
 def _losses(state: TrainerState) -> list[dict[str, float]]:

@@ -1,0 +1,42 @@
+"""Muon for hidden matrices beside AdamW for the rest, as the one optimizer that a Trainer can hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim import AdamW, Muon, Optimizer
+
+
+class MuonAdamW(Optimizer):
+    """Two optimizers that step, schedule and resume together (Muon: Jordan et al., 2024; both are torch's).
+
+    `param_groups` are those of the two, Muon's first, so that one learning-rate schedule drives both.
+    """
+
+    def __init__(self, muon: Muon, adamw: AdamW) -> None:
+        # Not Optimizer.__init__, which would make groups of its own: this class has none.
+        self._parts = (muon, adamw)
+        self.defaults: dict[str, Any] = {}
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        return [group for part in self._parts for group in part.param_groups]
+
+    @property
+    def state(self) -> dict[Any, Any]:  # type: ignore[override]
+        return {key: value for part in self._parts for key, value in part.state.items()}
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for part in self._parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self._parts:
+            part.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self._parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
