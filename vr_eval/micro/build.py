@@ -70,12 +70,10 @@ class DecoderStage:
 
 
 # Codes first: nothing in them can be guessed, so the decoder finds out how to look a colour up and read on from there.
-# On all suites at once it stays at the answers' prior many times longer. Few tokens until the last stage, where the
-# uncompressed model comes in: a step at 1/1 costs three times one at 1/4.
+# On all suites at once it stays at the answers' prior many times longer.
 DECODER_STAGES = (
-    DecoderStage(Stage("codes", 1500, 24, warmup=0.04, schedule="constant_with_warmup"), ("ocr",), (4,)),
-    DecoderStage(Stage("coarse", 2000, 24, warmup=0.01, schedule="constant_with_warmup"), SUITES, (4, 9)),
-    DecoderStage(Stage("all", 1500, 24, warmup=0.01), SUITES, RATIOS),
+    DecoderStage(Stage("codes", 1200, 24, warmup=0.05, schedule="constant_with_warmup"), ("ocr",), (4,)),
+    DecoderStage(Stage("all", 3200, 24, warmup=0.01), SUITES, RATIOS),
 )
 SEED = 0
 SHIPPED_GRIDS = ("projectors", "resolution")
@@ -107,7 +105,7 @@ def image_processor() -> CLIPImageProcessor:
 
 
 def train_tower(corpus: Corpus, out: Path) -> CLIPVisionModel:
-    """A tower that knows the glyph and the colour of every patch."""
+    """A tower that knows the glyph, the colour and the place of every patch."""
     set_seed(SEED)
     model = DensePretraining(CLIPVisionModel(tower_config()))
     process = image_processor()
