@@ -1,4 +1,4 @@
-"""The checkpoints that travel with the project: all there, no others, small, and as good as the committed report says."""
+"""The checkpoints that travel with the project: all there, no others, small, and as good as the report says."""
 
 from __future__ import annotations
 

@@ -67,13 +67,16 @@ class DecoderStage:
     stage: Stage
     suites: tuple[str, ...]
     ratios: tuple[int, ...]
+    transcribe: bool
 
 
 # Codes first: nothing in them can be guessed, so the decoder finds out how to look a colour up and read on from there.
-# On all suites at once it stays at the answers' prior many times longer.
+# On all suites at once it stays at the answers' prior many times longer. Transcripts teach to read and then have to go:
+# among their fifty tokens, the single one of a yes or a number would weigh next to nothing.
 DECODER_STAGES = (
-    DecoderStage(Stage("codes", 1200, 24, warmup=0.05, schedule="constant_with_warmup"), ("ocr",), (4,)),
-    DecoderStage(Stage("all", 3200, 24, warmup=0.01), SUITES, RATIOS),
+    DecoderStage(Stage("codes", 1200, 24, 0.05, schedule="constant_with_warmup"), ("ocr",), (4,), transcribe=True),
+    DecoderStage(Stage("all", 3200, 24, 0.01), SUITES, RATIOS, transcribe=True),
+    DecoderStage(Stage("answers", 3000, 24, 0.01), SUITES, RATIOS, transcribe=False),
 )
 SEED = 0
 SHIPPED_GRIDS = ("projectors", "resolution")
@@ -143,8 +146,7 @@ def train_decoder(
         for g, c in zip(corpus.glyphs, corpus.colours, strict=True)
     ]
     # The transcript comes last: an answer after it could be copied from the text.
-    turns = [[*asked, (TRANSCRIBE, text)] for asked, text in zip(corpus.turns, read, strict=True)]
-    dataset = ConversationTurns(turns, features[0])
+    transcribed = [[*asked, (TRANSCRIBE, text)] for asked, text in zip(corpus.turns, read, strict=True)]
     matrices = [parameter for parameter in decoder.model.layers.parameters() if parameter.ndim == 2]
     by_muon = set(matrices)
     others = [parameter for parameter in decoder.parameters() if parameter not in by_muon]
@@ -154,6 +156,7 @@ def train_decoder(
     ]
     for part in DECODER_STAGES:
         rows = [row for row, suite in enumerate(corpus.suites) if suite in part.suites]
+        dataset = ConversationTurns(transcribed if part.transcribe else corpus.turns, features[0])
         collator = MixedCollator(tokenizer, part.ratios)
         fit(model, Subset(dataset, rows), collator, part.stage, groups, out / part.stage.name, SEED)
     return decoder.eval()

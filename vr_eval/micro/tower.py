@@ -1,8 +1,8 @@
 """Pre-training of the micro vision tower: which glyph and which colour stands on every patch, and where the patch is.
 
-Dense supervision makes a tower of 0.5 million parameters readable in minutes; the heads are thrown away after it. Without
-the place as a target the tower forgets it (a linear probe on the result is at chance), and no decoder can then read a
-table's cell or a bar's height; CLIP's own features keep it.
+Dense supervision makes a tower of 0.5 million parameters readable in minutes; the heads are thrown away after it.
+Without the place as a target the tower forgets it (a linear probe on the result is at chance), and no decoder can then
+read a table's cell or a bar's height; CLIP's own features keep it.
 """
 
 from __future__ import annotations
