@@ -29,7 +29,7 @@ from transformers import (
 
 from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import checkpoint_id
-from vr_eval.micro.corpus import Corpus, training_corpus
+from vr_eval.micro.corpus import Corpus, Turns, training_corpus
 from vr_eval.micro.data import COLOURS, GLYPHS, SUITES
 from vr_eval.micro.data.store import write_test_sets
 from vr_eval.micro.decoder import (
@@ -52,8 +52,10 @@ from vr_eval.training.cell import train_cell
 from vr_eval.training.data import cached_features
 from vr_eval.training.trainer import Group, Stage, fit
 
-IMAGES, QUESTIONS = 2500, 4
+IMAGES, QUESTIONS = 2500, 12
 """Training images a suite and questions an image that tower and decoder are pre-trained on."""
+FIRST_QUESTIONS = 4
+"""Questions an image that the tokenizer and the first stages of the decoder see."""
 TOWER_STAGE = Stage("tower", steps=1800, batch_size=32, warmup=0.05, weight_decay=0.01)
 TOWER_LR = 2e-3
 DECODER_LR, DECODER_MUON_LR = 1e-3, 3e-3
@@ -68,6 +70,7 @@ class DecoderStage:
     suites: tuple[str, ...]
     ratios: tuple[int, ...]
     transcribe: bool
+    """A few questions and then everything that stands on the image, or else many questions."""
 
 
 # Codes first: nothing in them can be guessed, so the decoder finds out how to look a colour up and read on from there.
@@ -76,7 +79,7 @@ class DecoderStage:
 DECODER_STAGES = (
     DecoderStage(Stage("codes", 1200, 24, 0.05, schedule="constant_with_warmup"), ("ocr",), (4,), transcribe=True),
     DecoderStage(Stage("all", 3200, 24, 0.01), SUITES, RATIOS, transcribe=True),
-    DecoderStage(Stage("answers", 3000, 24, 0.01), SUITES, RATIOS, transcribe=False),
+    DecoderStage(Stage("answers", 1800, 16, 0.01), SUITES, (1, 4, 1, 9), transcribe=False),
 )
 SEED = 0
 SHIPPED_GRIDS = ("projectors", "resolution")
@@ -87,7 +90,7 @@ def build_weights(work: Path, folder: Path) -> None:
     """Tokenizer, tower and decoder of the `micro` backbone, float16, into `folder`; `work` holds what is unfinished."""
     corpus = training_corpus(IMAGES, QUESTIONS)
     if not (folder / TOKENIZER).is_dir():
-        texts = [text for turns in corpus.turns for turn in turns for text in turn]
+        texts = [text for turns in _first(corpus.turns) for turn in turns for text in turn]
         texts += [TRANSCRIBE, *COLOURS, *(f" {name}" for name in (*COLOURS, *GLYPHS) if len(name) > 1)]
         _finish(folder / TOKENIZER, train_tokenizer(texts).save_pretrained)
     tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
@@ -146,7 +149,8 @@ def train_decoder(
         for g, c in zip(corpus.glyphs, corpus.colours, strict=True)
     ]
     # The transcript comes last: an answer after it could be copied from the text.
-    transcribed = [[*asked, (TRANSCRIBE, text)] for asked, text in zip(corpus.turns, read, strict=True)]
+    first = _first(corpus.turns)
+    transcribed = [[*asked, (TRANSCRIBE, text)] for asked, text in zip(first, read, strict=True)]
     matrices = [parameter for parameter in decoder.model.layers.parameters() if parameter.ndim == 2]
     by_muon = set(matrices)
     others = [parameter for parameter in decoder.parameters() if parameter not in by_muon]
@@ -160,6 +164,10 @@ def train_decoder(
         collator = MixedCollator(tokenizer, part.ratios)
         fit(model, Subset(dataset, rows), collator, part.stage, groups, out / part.stage.name, SEED)
     return decoder.eval()
+
+
+def _first(turns: Sequence[Turns]) -> list[Turns]:
+    return [asked[:FIRST_QUESTIONS] for asked in turns]
 
 
 def _finish(folder: Path, save: Callable[[Path], object]) -> None:

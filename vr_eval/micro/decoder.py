@@ -1,8 +1,8 @@
 """Pre-training of the micro decoder: questions on the suites, over pooled features of the finished tower.
 
 At first each image is asked about and then, last, transcribed as a whole: few supervised tokens an image would leave
-the decoder at the answers' prior for thousands of steps. Every batch pools the features at one of several ratios, so that
-no single token count is favoured; the projector that is trained along with it is thrown away, and every cell starts from
+the decoder at the answers' prior for thousands of steps. Every batch pools the features at one of several ratios, so
+that no token count is left out; the projector that is trained along with it is thrown away, and every cell starts from
 the same decoder with a fresh projector.
 """
 
