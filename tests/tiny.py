@@ -28,6 +28,13 @@ PROJECTORS = (
 REFUSIONS = ("vision_remember", "deepstack", "sva")
 """Every refusion method; extended as methods are added."""
 
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "deepstack-crops": ("deepstack", {"stacks": "crops"}),
+    "deepstack-crops-shared": ("deepstack", {"stacks": "crops", "shared": True}),
+    "deepstack-tower": ("deepstack", {"stacks": "crops", "place": "tower"}),
+}
+"""Forms of a refusion method that compute something of their own: its name and the options that ask for it."""
+
 
 def tiny_lvlm(
     projector: str = "avg_pool",

@@ -87,12 +87,55 @@ def test_a_full_store_lets_the_least_recently_used_go_and_says_so_once(caplog: p
 
 
 @pytest.mark.parametrize(
-    ("projector", "ratio", "refusion"),
-    [("mlp", 1, "none"), ("pixel_shuffle", 9, "none"), ("tokenpacker", 4, "none"), ("avg_pool", 4, "vision_remember")],
+    ("projector", "ratio", "refusion", "options"),
+    [
+        ("mlp", 1, "none", {}),
+        ("pixel_shuffle", 9, "none", {}),
+        ("tokenpacker", 4, "none", {}),
+        ("avg_pool", 4, "vision_remember", {}),
+        ("mlp", 1, "deepstack", {"stacks": "crops"}),
+        ("tokenpacker", 4, "deepstack", {"stacks": "crops", "place": "tower"}),
+    ],
 )
 def test_the_levels_of_a_cell_are_those_that_its_model_reads(
-    reader: LlavaProcessor, projector: str, ratio: int, refusion: str
+    reader: LlavaProcessor, projector: str, ratio: int, refusion: str, options: dict[str, object]
 ) -> None:
-    cell = Cell("micro", projector, ratio, refusion, "none", 0, {}, Recipe())
-    built = model(projector, ratio, refusion, len(reader.tokenizer), reader.image_token_id)
+    given = {refusion: options} if options else {}
+    cell = Cell("micro", projector, ratio, refusion, "none", 0, given, Recipe())
+    built = model(projector, ratio, refusion, len(reader.tokenizer), reader.image_token_id, options=given)
     assert levels_of(cell) == built.feature_levels
+
+
+def deepstack(reader: LlavaProcessor, **options: object) -> LVLM:
+    given = {"deepstack": {"stacks": "crops", **options}}
+    return model("mlp", 1, "deepstack", len(reader.tokenizer), reader.image_token_id, options=given)
+
+
+@torch.no_grad()
+def test_features_of_crops_and_of_the_plain_image_are_kept_apart(reader: LlavaProcessor) -> None:
+    plain = model("mlp", 1, "none", len(reader.tokenizer), reader.image_token_id)
+    models = [plain, deepstack(reader), deepstack(reader, place="tower")]
+    assert len({tower_id(one, reader.image_processor) for one in models}) == 1
+    store = FeatureStore()  # one for all of them, in which nothing is announced
+    images = [image(0), image(1)]
+    for one in (*models, *models[::-1]):
+        stored = ImageEncoder(one, reader.image_processor, store)(images)
+        alone = ImageEncoder(one, reader.image_processor, FeatureStore(capacity_bytes=0))(images)
+        assert stored.shape[2] == len(one.feature_levels)
+        assert torch.equal(stored, alone)
+    assert store.encoded == 6  # the second time round everything is there
+
+
+@pytest.mark.parametrize("place", ["decoder", "tower"])
+@torch.no_grad()
+def test_stored_features_answer_as_pixels_do(reader: LlavaProcessor, place: str) -> None:
+    lvlm = deepstack(reader, place=place)
+    pixels = reader.image_processor([image(0)], return_tensors="pt")["pixel_values"]
+    ids = torch.tensor([[5, *[reader.image_token_id] * lvlm.tokens_per_image, 6, 7]])
+    features = ImageEncoder(lvlm, reader.image_processor, FeatureStore({*lvlm.feature_levels, 1}))([image(0)])
+    assert torch.equal(lvlm(ids, None, pixels).logits, lvlm(ids, vision_features=features).logits)
+    generated = [
+        lvlm.generate(ids, max_new_tokens=4, do_sample=False, **given)
+        for given in ({"pixel_values": pixels}, {"vision_features": features})
+    ]
+    assert torch.equal(*generated)

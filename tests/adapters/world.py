@@ -123,7 +123,15 @@ def processor(ratio: int) -> LlavaProcessor:
     return lvlm_processor(images, tokenizer, PATCH, ratio)
 
 
-def model(projector: str, ratio: int, refusion: str, vocabulary: int, image_token: int, seed: int = 0) -> LVLM:
+def model(
+    projector: str,
+    ratio: int,
+    refusion: str,
+    vocabulary: int,
+    image_token: int,
+    seed: int = 0,
+    options: dict[str, dict[str, object]] | None = None,
+) -> LVLM:
     """A random LVLM on a tower that is the same for all of one `seed`; refusion does something."""
     torch.manual_seed(seed)
     vision = CLIPVisionConfig(
@@ -155,6 +163,7 @@ def model(projector: str, ratio: int, refusion: str, vocabulary: int, image_toke
             projector=projector,
             ratio=ratio,
             refusion=refusion,
+            options=options,
             select_layer=-1,
             image_token_id=image_token,
         )

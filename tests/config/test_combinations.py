@@ -48,6 +48,29 @@ def test_more_stacks_than_decoder_layers_are_refused(refused: Callable[..., str]
     assert "allowed: 0 to 0" in message
 
 
+def test_the_forms_of_deepstack(load: Callable[..., Grid], refused: Callable[..., str]) -> None:
+    crops = "refusion: deepstack, deepstack.stacks: crops"
+    (cell,) = load(row(f"projector: mlp, {crops}")).cells
+    assert (cell.label, cell.tokens) == ("mlp + deepstack [stacks=crops]", 144)
+    # In the tower the projector's ratio and its grid do not matter.
+    load(row(f"projector: resampler, ratio: 9, {crops}, deepstack.place: tower"))
+    message = refused(row(f"projector: avg_pool, ratio: 4, {crops}"))
+    assert "at 1/4 the last of 16 stacks would be added before layer 15 of a decoder that has 4 layers" in message
+    message = refused(row("projector: mlp, refusion: deepstack, deepstack.place: tower"))
+    assert "cells[0]" in message
+    assert "only crops have more to add there (allowed: crops)" in message
+    message = refused(row("projector: mlp, refusion: deepstack, deepstack.stacks: tiles"))
+    assert "allowed: grid, crops" in message
+
+
+def test_pruning_waits_for_the_last_stack_of_crops(load: Callable[..., Grid], refused: Callable[..., str]) -> None:
+    text = "projector: mlp, refusion: deepstack, deepstack.stacks: crops, pruning: fastv"
+    message = refused(row(f"{text}, fastv.layer: 2"))
+    assert "deepstack acts until after layer 2" in message
+    load(row(f"{text}, fastv.layer: 3"))
+    load(row(f"{text}, fastv.layer: 1, deepstack.place: tower"))
+
+
 def test_sharing_an_mlp_needs_one(refused: Callable[..., str], load: Callable[..., Grid]) -> None:
     text = "ratio: 4, refusion: deepstack, deepstack.shared: true"
     for name in ("avg_pool", "ldpv2"):

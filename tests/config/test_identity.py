@@ -33,6 +33,8 @@ RECIPE = Recipe(
 )
 GOLDEN_RESULT = "0089520da311820e"
 GOLDEN = "3f4662901e51d308"
+GOLDEN_DEEPSTACK = "ca707b544e4fa0e5"
+"""From before DeepStack had any form but one."""
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +92,26 @@ def test_whatever_changes_the_result_changes_the_identity(changes: dict[str, obj
 def test_defaults_written_out_do_not_change_the_identity(options: dict[str, object]) -> None:
     assert checkpoint_id(make(options=options)) == GOLDEN
     assert make(options=options) == make()
+
+
+def test_options_that_came_later_leave_old_identities_as_they_were() -> None:
+    old = make(projector="avg_pool", refusion="deepstack")
+    assert checkpoint_id(old) == GOLDEN_DEEPSTACK
+    said = {"stacks": "grid", "crops": 4, "place": "decoder"}
+    written = make(projector="avg_pool", refusion="deepstack", options={"deepstack": said})
+    assert checkpoint_id(written) == GOLDEN_DEEPSTACK
+
+
+def test_options_that_came_later_count_where_they_are_used() -> None:
+    forms = [
+        {"stacks": "crops"},
+        {"stacks": "crops", "crops": 9},
+        {"stacks": "crops", "place": "tower"},
+        {"stacks": "crops", "place": "tower", "interval": 2},
+    ]
+    cells = [make(projector="mlp", ratio=1, refusion="deepstack", options={"deepstack": form}) for form in forms]
+    cells.append(make(projector="mlp", ratio=1, refusion="deepstack"))
+    assert len({checkpoint_id(cell) for cell in cells}) == len(cells)
 
 
 def test_the_order_of_options_does_not_change_the_identity() -> None:

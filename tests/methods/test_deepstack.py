@@ -9,8 +9,18 @@ import torch
 
 from tests.tiny import pixels, prompt, tiny_lvlm
 from vr_eval.layers.windows import window_index
-from vr_eval.methods.base import VisionFeatures
-from vr_eval.methods.deepstack import best_crop_grid, crop_stacks, grid_stacks, sample_stacks, stack_layers, stitch
+from vr_eval.methods.base import Shapes, VisionFeatures
+from vr_eval.methods.deepstack import (
+    DeepStack,
+    best_crop_grid,
+    crop_levels,
+    crop_stacks,
+    grid_stacks,
+    sample_stacks,
+    stack_layers,
+    stitch,
+)
+from vr_eval.methods.levels import StackedLevel
 from vr_eval.methods.options import DeepStackOptions
 from vr_eval.models.backbones import MICRO
 from vr_eval.models.lvlm import LVLM
@@ -78,6 +88,11 @@ def test_the_grid_of_crops_suits_the_image(size: tuple[int, int], crops: int, gr
     assert best_crop_grid(*size, crops, 336) == grid
 
 
+@pytest.mark.parametrize("side", [2, 3])
+def test_the_official_rule_cuts_a_large_square_image_as_every_image_is_cut_here(side: int) -> None:
+    assert best_crop_grid(1008, 1008, side**2, 336) == (side, side)
+
+
 def test_one_crop_is_no_grid() -> None:
     with pytest.raises(ValueError, match="needs at least 2"):
         best_crop_grid(10, 10, 1, 336)
@@ -112,7 +127,13 @@ def _watched(forward: Any, seen: list[torch.Tensor]) -> Any:
 
 @pytest.mark.parametrize(
     ("ratio", "options", "before"),
-    [(4, {}, (0, 1, 2, 3)), (1, {"start": 2}, (2,)), (1, {"start": 3}, (3,)), (1, {}, (0,))],
+    [
+        (4, {}, (0, 1, 2, 3)),
+        (1, {"start": 2}, (2,)),
+        (1, {"start": 3}, (3,)),
+        (1, {}, (0,)),
+        (1, {"stacks": "crops"}, (0, 1, 2, 3)),
+    ],
 )
 @torch.no_grad()
 def test_each_stack_is_what_a_layer_finds_on_top_of_the_layer_before(
@@ -161,3 +182,101 @@ def test_more_stacks_than_layers_are_a_fault_of_the_ratio() -> None:
     assert (fault.option, fault.allowed) == ("interval", "a ratio of at most 1/4 with this interval")
     (fault,) = DeepStackOptions(start=1).ratio_faults(MICRO, 4)
     assert (fault.option, fault.allowed) == ("start", "0 to 0")
+
+
+def shapes(**changes: int) -> Shapes:
+    sizes = {"grid": 4, "tower_width": 8, "tower_depth": 4, "select_layer": 4, "decoder_width": 6, "stride": 1}
+    return Shapes(**{**sizes, "decoder_depth": 40, **changes})
+
+
+@pytest.mark.parametrize(("side", "stride"), [(2, 1), (3, 1), (2, 2)])
+@torch.no_grad()
+def test_stacks_of_crops_are_the_cells_over_each_token_of_the_enlarged_image(side: int, stride: int) -> None:
+    torch.manual_seed(0)
+    method = DeepStack(shapes(stride=stride), DeepStackOptions(stacks="crops", crops=side**2))
+    assert method.levels == crop_levels(4, side)
+    maps = torch.randn(2, 16, side**2, 8)  # two images; a plane for every crop, row-major
+    stacks = method.prepare(VisionFeatures(maps, method.levels))
+    per_token, tokens = side * stride, 4 // stride
+    assert stacks.shape == (per_token**2, 2, tokens**2, 6)
+    for i in range(per_token):
+        for j in range(per_token):
+            for y in range(tokens):
+                for x in range(tokens):
+                    row, column = y * per_token + i, x * per_token + j  # of the enlarged image's cells
+                    crop = row // 4 * side + column // 4
+                    expected = method.mlp(maps[:, row % 4 * 4 + column % 4, crop])
+                    torch.testing.assert_close(stacks[i * per_token + j, :, y * tokens + x], expected)
+
+
+def test_there_is_a_layer_for_every_stack_of_crops() -> None:
+    method = DeepStack(shapes(stride=2), DeepStackOptions(stacks="crops", interval=2))
+    assert method.layers == tuple(range(0, 32, 2))
+
+
+@pytest.mark.parametrize("options", [{}, {"stacks": "crops"}])
+@torch.no_grad()
+def test_stacks_of_zeros_change_nothing(options: dict[str, Any]) -> None:
+    model, bare = tiny_lvlm("mlp", 1, "deepstack", **options), tiny_lvlm("mlp", 1)
+    bare.load_state_dict(model.state_dict(), strict=False)
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
+    assert not torch.equal(model(ids, None, pixels(1)).logits, bare(ids, None, pixels(1)).logits)
+    for parameter in model.refusion.parameters():
+        parameter.zero_()
+    assert torch.equal(model(ids, None, pixels(1)).logits, bare(ids, None, pixels(1)).logits)
+
+
+def test_in_the_tower_it_has_no_parameters_and_changes_only_what_lies_behind_the_first_stack() -> None:
+    method = DeepStack(shapes(tower_depth=12, select_layer=11), DeepStackOptions(stacks="crops", place="tower"))
+    assert not list(method.parameters())
+    assert (method.levels, method.layers) == ((), ())
+    assert [method.tower_level(level) for level in (0, 6)] == [0, 6]
+    assert [method.tower_level(level) for level in (7, 11)] == [StackedLevel(level, 2, 6, 1) for level in (7, 11)]
+    # 9 stacks do not fit behind the middle of 12 layers: they begin as late as they can.
+    nine = DeepStackOptions(stacks="crops", crops=9, place="tower")
+    early = DeepStack(shapes(tower_depth=12, select_layer=11), nine)
+    assert early.tower_level(3) == StackedLevel(3, 3, 2, 1)
+
+
+@torch.no_grad()
+def test_in_the_tower_the_projector_reads_other_features_and_the_decoder_is_left_alone() -> None:
+    model, bare = tiny_lvlm("mlp", 1, "deepstack", stacks="crops", place="tower"), tiny_lvlm("mlp", 1)
+    bare.load_state_dict(model.state_dict(), strict=True)
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
+    features = model.encode_images(pixels(1))
+    assert not torch.equal(features, bare.encode_images(pixels(1)))
+    assert torch.equal(model(ids, None, pixels(1)).logits, bare(ids, vision_features=features).logits)
+
+
+@pytest.mark.parametrize(
+    ("options", "option", "message", "allowed"),
+    [
+        ({"stacks": "crops", "crops": 5}, "crops", "5 crops do not cut a square image into squares", "4, 9, 16"),
+        ({"crops": 9}, "crops", "no effect with stacks: grid", "4"),
+        ({"place": "tower"}, "stacks", "the tower sees the full patch grid already", "crops"),
+        ({"place": "tower", "stacks": "crops", "shared": True}, "shared", "nothing to project", "false"),
+        (
+            {"place": "tower", "stacks": "crops", "start": 1},
+            "start",
+            "before layer 4 of the tower",
+            "0 to 0",
+        ),
+        ({"place": "tower", "stacks": "crops", "crops": 9}, "crops", "the last of 9 stacks", "no more than 4"),
+    ],
+)
+def test_options_that_do_not_fit_are_faults(options: dict[str, Any], option: str, message: str, allowed: str) -> None:
+    (fault,) = DeepStackOptions(**options).faults(MICRO)
+    assert fault.option == option
+    assert message in fault.message
+    assert fault.allowed.startswith(allowed)
+
+
+def test_stacks_of_crops_count_the_ratio_too_in_the_decoder_and_not_in_the_tower() -> None:
+    crops = DeepStackOptions(stacks="crops")
+    assert crops.ratio_faults(MICRO, 1) == ()
+    (fault,) = crops.ratio_faults(MICRO, 4)
+    assert (fault.option, fault.allowed) == ("interval", "a ratio of at most 1/1 with this interval and 4 crops")
+    assert "at 1/4 the last of 16 stacks would be added before layer 15" in fault.message
+    (fault,) = DeepStackOptions(stacks="crops", crops=9).ratio_faults(MICRO, 1)
+    assert (fault.option, fault.allowed) == ("crops", "no more than 4 with this interval")
+    assert DeepStackOptions(stacks="crops", place="tower").ratio_faults(MICRO, 144) == ()

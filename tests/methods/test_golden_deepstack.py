@@ -72,3 +72,17 @@ def test_golden_deepstack(deepstack_case: Case) -> None:
     with injected(model.model.layers, method, replace(handed, prepared=stacks.unsqueeze(1))):
         logits = model(inputs_embeds=embedded).logits
     torch.testing.assert_close(logits, outputs["logits"], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_golden_stacks_of_the_method_itself(deepstack_case: Case) -> None:
+    shapes, given, rows, columns = shapes_of(deepstack_case)
+    crops = deepstack_case.inputs["projected_crops"][1:]
+    if rows != columns:
+        pytest.skip("here an image has as many crops across as down")
+    options = DeepStackOptions(given["start_layer"], given["interval"], stacks="crops", crops=len(crops))
+    method = DeepStack(shapes, options)
+    method.mlp = torch.nn.Identity()  # the case's crops are projected already
+    features = VisionFeatures(crops.unsqueeze(0).transpose(1, 2), method.levels)
+    assert torch.equal(method.prepare(features).squeeze(1), deepstack_case.outputs["stack"])
+    assert method.layers == tuple(given["start_layer"] - 1 + j * given["interval"] for j in range(len(crops)))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import PROJECTORS, REFUSIONS, batch, pixels, prompt, tiny_lvlm
+from tests.tiny import PROJECTORS, REFUSIONS, VARIANTS, batch, pixels, prompt, tiny_lvlm
 from vr_eval.models.lvlm import LVLM
 
 
@@ -21,6 +21,9 @@ def compositions() -> list[tuple[str, int, str]]:
                 continue  # its tokens do not stand over the grid
             # A decoder of four layers has no place for nine stacks.
             every.append((projector, min(ratio, 4) if refusion == "deepstack" else ratio, refusion))
+    # Stacks of crops fill the decoder of four layers without compression already; in the tower any projector will do.
+    every += [("mlp", 1, name) for name in VARIANTS]
+    every += [("tokenpacker", 4, "deepstack-tower"), ("resampler", 4, "deepstack-tower")]
     return every
 
 
@@ -36,7 +39,8 @@ def options(projector: str, ratio: int, refusion: str) -> dict[str, Any]:
 @pytest.fixture(params=compositions(), ids=lambda c: f"{c[0]}-{c[1]}-{c[2]}", scope="module")
 def model(request: pytest.FixtureRequest) -> LVLM:
     projector, ratio, refusion = request.param
-    return tiny_lvlm(projector, ratio, refusion, **options(projector, ratio, refusion))
+    name, chosen = VARIANTS.get(refusion, (refusion, options(projector, ratio, refusion)))
+    return tiny_lvlm(projector, ratio, name, **chosen)
 
 
 def samples(model: LVLM) -> tuple[list[list[int]], list[int]]:
@@ -195,6 +199,7 @@ def test_nothing_of_a_call_outlives_it(model: LVLM) -> None:
     model(ids, None, pixels(1))
     assert torch.equal(model(text).logits, before)
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.decoder.layers)
+    assert not any(layer._forward_pre_hooks for layer in model.vision_tower.encoder.layers)
 
 
 @torch.no_grad()

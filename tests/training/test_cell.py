@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.config.recipe import Recipe
+from vr_eval.micro.corpus import training_corpus
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import load_checkpoint
+from vr_eval.models.features import FeatureStore, ImageEncoder
 from vr_eval.training.cell import train_cell
+from vr_eval.training.sources import conversations
 
 RECIPE = Recipe(images=2, questions=2, stage1_steps=1, stage2_steps=2, batch_size=4)
 
@@ -34,6 +38,31 @@ def test_a_cell_trains_its_methods_and_its_decoder_and_leaves_the_tower(tmp_path
     assert not any(name.startswith("vision_tower.") for name in changed)
     for part in ("projector.", "refusion.", "language_model."):
         assert any(name.startswith(part) for name in changed), part
+
+
+@pytest.mark.parametrize("place", ["decoder", "tower"])
+def test_a_cell_with_crops_trains_on_kept_features_of_its_own(tmp_path: Path, place: str) -> None:
+    plain = Cell("micro", "mlp", 1, "none", "none", 0, {}, RECIPE)
+    crops = Cell("micro", "mlp", 1, "deepstack", "none", 0, {"deepstack": {"stacks": "crops", "place": place}}, RECIPE)
+    made = []
+    for cell in (crops, plain, crops):  # the second time from disk
+        model, processor = build_lvlm(cell)
+        made.append((conversations(cell, model, processor), model, processor))
+    (first, model, processor), _, (again, _, _) = made
+    sample = torch.from_numpy(first[0]["features"])
+    assert sample.shape == (144, len(model.feature_levels), 96)
+    assert torch.equal(sample, torch.from_numpy(again[0]["features"]))
+    image = training_corpus(RECIPE.images, RECIPE.questions).images[0]
+    own = ImageEncoder(model, processor.image_processor, FeatureStore())([image])[0]
+    torch.testing.assert_close(sample.float(), own, atol=5e-3, rtol=5e-3)  # kept as float16
+
+    folder = tmp_path / checkpoint_id(crops)
+    train_cell(crops, folder, "cpu")
+    before, after = model.state_dict(), load_checkpoint(folder, expect=checkpoint_id(crops))[0].state_dict()
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.allclose(before[name], after[name], atol=1e-3 * 0.5, rtol=1e-3)}
+    assert not any(name.startswith("vision_tower.") for name in changed)
+    assert any(name.startswith("projector." if place == "tower" else "refusion.") for name in changed)
 
 
 def test_a_training_free_method_is_no_part_of_the_checkpoint(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ class FieldInfo:
         above: Numbers must be greater than this.
         default_note: What ``None`` stands for.
         example: How it looks in YAML.
+        later: An option that came after results without it: at its default, which computes what was computed before,
+            it is no part of an identity.
     """
 
     help: str
@@ -37,6 +39,7 @@ class FieldInfo:
     above: float | None = None
     default_note: str = ""
     example: str = ""
+    later: bool = False
 
 
 def described(default: Any, help: str, **info: Any) -> Any:

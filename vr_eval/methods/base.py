@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vr_eval.methods.levels import Level, in_order
+
 
 @dataclass(frozen=True)
 class Shapes:
@@ -44,21 +46,21 @@ class VisionFeatures:
     """
 
     maps: Tensor
-    levels: tuple[int, ...]
+    levels: tuple[Level, ...]
 
-    def level(self, level: int) -> Tensor:
+    def level(self, level: Level) -> Tensor:
         """One hidden state, ``(M, G*G, D)``. Raises KeyError where it was not kept."""
         return self.maps[:, :, self._place(level)]
 
-    def concat(self, levels: tuple[int, ...]) -> Tensor:
+    def concat(self, levels: tuple[Level, ...]) -> Tensor:
         """Several hidden states side by side on channels, ``(M, G*G, len(levels)*D)``, in the order asked for."""
         return torch.cat([self.level(level) for level in levels], dim=-1)
 
-    def stack(self, levels: tuple[int, ...]) -> Tensor:
+    def stack(self, levels: tuple[Level, ...]) -> Tensor:
         """Several hidden states, ``(M, G*G, len(levels), D)``, in the order asked for."""
         return self.maps[:, :, [self._place(level) for level in levels]]
 
-    def _place(self, level: int) -> int:
+    def _place(self, level: Level) -> int:
         if level not in self.levels:
             raise KeyError(f"hidden state {level} was not kept; kept: {self.levels}")
         return self.levels.index(level)
@@ -125,15 +127,19 @@ class Refusion(nn.Module):
     """Seam 2. Looks at the vision features again after some decoder layers."""
 
     layers: tuple[int, ...]
-    """After which decoder layers it acts, ascending; -1 is before the first."""
-    levels: tuple[int, ...]
-    """The hidden states of the tower that it reads."""
+    """After which decoder layers it acts, ascending; -1 is before the first. None if it acts in the vision tower."""
+    levels: tuple[Level, ...]
+    """The hidden states of the tower that it reads, of the image or of crops of it."""
 
     def share(self, projector: Projector) -> None:
         """Once, on construction: use modules of the projector where the official code has one for both.
 
         Parameters stay the projector's; a method that shares nothing overrides nothing.
         """
+
+    def tower_level(self, level: Level) -> Level:
+        """What the tower gives where a method asks for `level`: another level from a method that acts in the tower."""
+        return level
 
     def prepare(self, features: VisionFeatures) -> Any:
         """What can be computed once per image for all insertion points (inference); None to compute it on the way."""
@@ -148,6 +154,17 @@ class Refusion(nn.Module):
 
     def to_inference(self) -> None:
         """Merge what is constant after training. The outputs stay within 1e-4."""
+
+
+def read_levels(projector: Projector, refusion: Refusion | None) -> tuple[Level, ...]:
+    """The levels that the methods of a model ask for, each once, in order."""
+    return in_order((*projector.levels, *(refusion.levels if refusion is not None else ())))
+
+
+def tower_levels(projector: Projector, refusion: Refusion | None) -> tuple[Level, ...]:
+    """What the tower gives for each of `read_levels`: the names that features are encoded and kept under."""
+    asked = read_levels(projector, refusion)
+    return asked if refusion is None else tuple(refusion.tower_level(level) for level in asked)
 
 
 @dataclass(frozen=True)

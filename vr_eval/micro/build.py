@@ -29,6 +29,7 @@ from transformers import (
 
 from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import checkpoint_id
+from vr_eval.methods.levels import Level
 from vr_eval.micro.corpus import Corpus, Turns, training_corpus
 from vr_eval.micro.data import COLOURS, GLYPHS, SUITES
 from vr_eval.micro.data.store import write_test_sets
@@ -138,7 +139,7 @@ def train_decoder(
     model = MixedRatios(tower.eval(), decoder, image_token)
     process = image_processor()
 
-    def encode(images: Sequence[Any], levels: tuple[int, ...]) -> Tensor:
+    def encode(images: Sequence[Any], levels: tuple[Level, ...]) -> Tensor:
         pixels = process(list(images), return_tensors="pt")["pixel_values"]
         return model.models[1].encode_images(pixels, levels)
 

@@ -12,6 +12,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from importlib import import_module
+from typing import Any
 
 import torch
 from PIL.Image import Image
@@ -19,14 +20,15 @@ from torch import Tensor
 from transformers import BaseImageProcessor
 
 from vr_eval.config.cell import Cell
-from vr_eval.methods.base import Shapes
+from vr_eval.methods.base import Shapes, tower_levels
+from vr_eval.methods.levels import Level, in_order
 from vr_eval.methods.registry import METHODS, NONE, stride
 from vr_eval.models.lvlm import LVLM
 
 DEFAULT_BYTES = 2 * 1024**3
 
 _log = logging.getLogger(__name__)
-_Key = tuple[str, str, int]
+_Key = tuple[str, str, Level]
 _UNRELATED = frozenset({"_name_or_path", "architectures", "dtype", "transformers_version"})
 """Entries of a tower's configuration that say where it came from, not what it computes."""
 
@@ -38,7 +40,7 @@ class FeatureStore:
         encoded: How many images towers have encoded for it.
     """
 
-    def __init__(self, levels: Iterable[int] = (), capacity_bytes: int = DEFAULT_BYTES) -> None:
+    def __init__(self, levels: Iterable[Level] = (), capacity_bytes: int = DEFAULT_BYTES) -> None:
         """`levels`: hidden states that any of its readers will want; they are all kept when an image is encoded."""
         self.levels = frozenset(levels)
         self.capacity_bytes = capacity_bytes
@@ -47,7 +49,7 @@ class FeatureStore:
         self._kept: OrderedDict[_Key, Tensor] = OrderedDict()
         self._evicted = False
 
-    def get(self, tower: str, image: str, levels: Sequence[int]) -> list[Tensor] | None:
+    def get(self, tower: str, image: str, levels: Sequence[Level]) -> list[Tensor] | None:
         """One tensor ``(G*G, D)`` per level, or None unless all are there."""
         found = [self._kept.get((tower, image, level)) for level in levels]
         if any(tensor is None for tensor in found):
@@ -56,7 +58,7 @@ class FeatureStore:
             self._kept.move_to_end((tower, image, level))
         return [tensor for tensor in found if tensor is not None]
 
-    def put(self, tower: str, image: str, level: int, hidden: Tensor) -> None:
+    def put(self, tower: str, image: str, level: Level, hidden: Tensor) -> None:
         """Keep one hidden state, if the store is large enough for it."""
         size = hidden.numel() * hidden.element_size()
         key = (tower, image, level)
@@ -88,13 +90,13 @@ class ImageEncoder:
         levels = self.model.feature_levels
         return torch.stack([torch.stack(self._encode(image, levels), dim=1) for image in images]).to(self.model.device)
 
-    def _encode(self, image: Image, levels: Sequence[int]) -> list[Tensor]:
+    def _encode(self, image: Image, levels: Sequence[Level]) -> list[Tensor]:
         image = image.convert("RGB")
         name = image_id(image)
         found = self.store.get(self.tower, name, levels)
         if found is not None:
             return found
-        wanted = tuple(sorted(self.store.levels.union(levels)))
+        wanted = in_order(self.store.levels.union(levels))
         pixels = self.processor([image], return_tensors="pt")["pixel_values"].to(self.model.device)
         hidden = self.model.encode_images(pixels, wanted)[0].cpu()
         self.store.encoded += 1
@@ -123,7 +125,7 @@ def tower_id(model: LVLM, processor: BaseImageProcessor) -> str:
     return digest.hexdigest()
 
 
-def levels_of(cell: Cell) -> tuple[int, ...]:
+def levels_of(cell: Cell) -> tuple[Level, ...]:
     """The tower's hidden states that `cell` will read, without building its model."""
     spec = cell.spec
     shapes = Shapes(
@@ -135,10 +137,9 @@ def levels_of(cell: Cell) -> tuple[int, ...]:
         decoder_depth=spec.decoder_depth,
         stride=stride(spec.grid, cell.ratio),
     )
-    levels: set[int] = set()
+    built: dict[str, Any] = {NONE: None}
     for name in {cell.projector, cell.refusion} - {NONE}:
         method = METHODS[name]
         with torch.device("meta"):  # sizes only, no weights
-            built = getattr(import_module(method.module), method.cls)(shapes, cell.resolved(name))
-        levels.update(built.levels)
-    return tuple(sorted(levels))
+            built[name] = getattr(import_module(method.module), method.cls)(shapes, cell.resolved(name))
+    return tower_levels(built[cell.projector], built[cell.refusion])

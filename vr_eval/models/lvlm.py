@@ -24,9 +24,20 @@ from transformers import (
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from vr_eval.methods.base import Projector, PruningInput, Refusion, RefusionInput, VisionFeatures, VisionLayout
+from vr_eval.methods.base import (
+    Projector,
+    PruningInput,
+    Refusion,
+    RefusionInput,
+    VisionFeatures,
+    VisionLayout,
+    read_levels,
+    tower_levels,
+)
 from vr_eval.methods.build import build_projector, build_pruning, build_refusion
+from vr_eval.methods.levels import Level
 from vr_eval.models.config import LVLMConfig
+from vr_eval.models.encoding import encode
 from vr_eval.models.pruned import pruned, take
 from vr_eval.models.seams import injected
 
@@ -62,8 +73,9 @@ class LVLM(PreTrainedModel, GenerationMixin):
         self.projector = build_projector(config)
         self.refusion = build_refusion(config, self.projector)
         self.pruning = build_pruning(config)
-        reads = {*self.projector.levels, *(self.refusion.levels if self.refusion is not None else ())}
-        self.feature_levels: tuple[int, ...] = tuple(sorted(reads))
+        self.read_levels = read_levels(self.projector, self.refusion)
+        # What stands in their place in the features: not the same where a method acts in the tower.
+        self.feature_levels = tower_levels(self.projector, self.refusion)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -99,20 +111,17 @@ class LVLM(PreTrainedModel, GenerationMixin):
             self.refusion.to_inference()
         return self
 
-    def encode_images(self, pixel_values: Tensor, levels: tuple[int, ...] | None = None) -> Tensor:
-        """Hidden states of the tower, class token dropped.
+    def encode_images(self, pixel_values: Tensor, levels: tuple[Level, ...] | None = None) -> Tensor:
+        """Hidden states of the tower, class token dropped; of crops of the images too, where `levels` name them.
 
         Args:
-            pixel_values: ``(M, 3, height, width)``.
+            pixel_values: ``(M, 3, height, width)``, of the tower's size; models that read crops take larger ones too.
             levels: which hidden states; default `feature_levels`.
 
         Returns:
             ``(M, G*G, len(levels), D)``.
         """
-        out = self.vision_tower(pixel_values.to(self.vision_tower.dtype), output_hidden_states=True)
-        cells = self.config.shapes.grid**2
-        kept = [out.hidden_states[level][:, -cells:] for level in levels or self.feature_levels]
-        return torch.stack(kept, dim=2)
+        return torch.stack(encode(self.vision_tower, pixel_values, levels or self.feature_levels), dim=2)
 
     def forward(
         self,
@@ -156,7 +165,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
                 if pixel_values is None:
                     raise ValueError("the features of this generate call are used up; pass the images again")
                 maps = self.encode_images(pixel_values)
-            features = VisionFeatures(maps.to(inputs_embeds.dtype), self.feature_levels)
+            features = VisionFeatures(maps.to(inputs_embeds.dtype), self.read_levels)
             layout = self._layout(input_ids, len(maps))
             inputs_embeds = layout.scatter(inputs_embeds, self.projector(features))
             prompt = self._prompt(input_ids, attention_mask, labels, instruction_mask)

@@ -16,15 +16,16 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from vr_eval.methods.levels import Level
 from vr_eval.models.lvlm import IGNORE
 from vr_eval.training.conversation import Encoded
 
-Encoder = Callable[[Sequence[Any], tuple[int, ...]], Tensor]
+Encoder = Callable[[Sequence[Any], tuple[Level, ...]], Tensor]
 """Images and tower levels to hidden states ``(M, G*G, len(levels), D)``."""
 
 
 def cached_features(
-    folder: Path, levels: tuple[int, ...], images: Sequence[Any], encode: Encoder, batch: int = 64
+    folder: Path, levels: tuple[Level, ...], images: Sequence[Any], encode: Encoder, batch: int = 64
 ) -> list[NDArray[np.float16]]:
     """Tower features of `images`, one memory-mapped ``(n, G*G, D)`` float16 array per level, made if absent.
 
@@ -37,7 +38,7 @@ def cached_features(
             raise ValueError("no images to encode")
         folder.mkdir(parents=True, exist_ok=True)
         partial = {level: folder / f"level{level}.{os.getpid()}.partial" for level in missing}
-        arrays: dict[int, np.memmap[Any, np.dtype[np.float16]]] = {}
+        arrays: dict[Level, np.memmap[Any, np.dtype[np.float16]]] = {}
         for start in tqdm(range(0, len(images), batch), desc="vision features", unit="batch"):
             with torch.inference_mode():
                 features = encode(images[start : start + batch], missing).half().numpy()

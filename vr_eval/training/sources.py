@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import LlavaProcessor
 
 from vr_eval.config.cell import Cell
+from vr_eval.methods.levels import Level
 from vr_eval.models.backbones import weights_hash
 from vr_eval.models.lvlm import LVLM
 from vr_eval.paths import home
@@ -40,7 +41,7 @@ def feature_folder(key: str) -> Path:
 def tower_encoder(model: LVLM, processor: LlavaProcessor) -> Any:
     """Images to hidden states of the model's tower, for `cached_features`."""
 
-    def encode_batch(images: Sequence[Image.Image], levels: tuple[int, ...]) -> Tensor:
+    def encode_batch(images: Sequence[Image.Image], levels: tuple[Level, ...]) -> Tensor:
         pixels = processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
         return model.encode_images(pixels.to(model.device), levels).cpu()
 

@@ -5,6 +5,13 @@ from __future__ import annotations
 from vr_eval.methods.options import DeepStackOptions, SVAOptions, VisionRememberOptions
 from vr_eval.methods.specs.base import MethodSpec, square_ratios, unchanged_tokens
 
+
+def _last_of_deepstack(options: DeepStackOptions, ratio: int) -> int:
+    if options.place == "tower":
+        return -1  # over before the decoder begins
+    return (options.start or 0) - 1 + (options.count(ratio) - 1) * options.interval
+
+
 REFUSIONS = (
     MethodSpec(
         name="vision_remember",
@@ -37,22 +44,38 @@ REFUSIONS = (
         seam="refusion",
         options=DeepStackOptions,
         version=1,
-        summary="the full grid, sampled into s * s stacks, is added before as many decoder layers",
+        summary="high-resolution tokens, sampled into stacks, are added before layers of the decoder or of the tower",
         source="DeepStack, arXiv 2406.04334",
         link="https://arxiv.org/abs/2406.04334",
         details=(
-            ("paper", "an equal-token comparison: visible tokens g x g, stacks from the full G x G grid"),
+            ("paper", "stacks: grid, an equal-token comparison: visible tokens g x g, stacks from the full G x G grid"),
             ("official code", "2d sampling, row-major stacks, a plain sum without gate or norm, at prefill only"),
-            ("ours", "an MLP of its own over the full grid, as a compressing projector has none to share"),
+            (
+                "official code",
+                "stacks: crops: the image is resized by bicubic interpolation and cut, every crop goes through the "
+                "same tower; as many stacks as crops",
+            ),
+            (
+                "ours",
+                "the same square of crops for every image, cut from the processed square image; that of a backbone "
+                "whose images are no larger than its tower's, like micro, is enlarged, which adds no information",
+            ),
+            (
+                "ours",
+                "place: tower: stacks are hidden states of the crops at the layer before which the first is added; "
+                "nothing is trained there, the tower stays frozen",
+            ),
+            ("ours", "crops over compressed tokens: s * s stacks a crop, before as many decoder layers"),
+            ("ours", "an MLP of its own over the high-resolution cells, as a compressing projector has none to share"),
         ),
         module="vr_eval.methods.deepstack",
         cls="DeepStack",
         tokens=unchanged_tokens,
         ratios=square_ratios,
         needs=("decoder_layers",),
-        needs_grid=lambda options: True,
+        needs_grid=lambda options: options.place == "decoder",
         needs_patch_mlp=lambda options: bool(options.shared),
-        last_layer=lambda options, ratio: options.start - 1 + (ratio - 1) * options.interval,
+        last_layer=_last_of_deepstack,
     ),
     MethodSpec(
         name="sva",
