@@ -28,6 +28,9 @@ PROJECTORS = (
 REFUSIONS = ("vision_remember", "deepstack", "sva")
 """Every refusion method; extended as methods are added."""
 
+DOWNSAMPLED = (("mlp", 1), ("avg_pool", 4), ("pixel_shuffle", 9))
+"""Every projector that takes any patch grid, with a ratio whose stride divides 6."""
+
 
 def tiny_lvlm(
     projector: str = "avg_pool",

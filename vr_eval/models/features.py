@@ -32,7 +32,7 @@ _UNRELATED = frozenset({"_name_or_path", "architectures", "dtype", "transformers
 
 
 class FeatureStore:
-    """Hidden states ``(G*G, D)`` by (tower, image, level), float32 on the CPU; the least recently used give way.
+    """Hidden states ``(G*G, D)`` by (tower and G, image, level), float32 on the CPU; the least recently used give way.
 
     Attributes:
         encoded: How many images towers have encoded for it.
@@ -91,7 +91,9 @@ class ImageEncoder:
     def _encode(self, image: Image, levels: Sequence[int]) -> list[Tensor]:
         image = image.convert("RGB")
         name = image_id(image)
-        found = self.store.get(self.tower, name, levels)
+        # What the tower gives depends on how much of the image it is shown; asked anew, as a cell may change it.
+        source = f"{self.tower}, {self.model.grid} patches"
+        found = self.store.get(source, name, levels)
         if found is not None:
             return found
         wanted = tuple(sorted(self.store.levels.union(levels)))
@@ -101,7 +103,7 @@ class ImageEncoder:
         # A level's own copy: a view would keep every level in memory for as long as one of them is kept.
         by_level = {level: hidden[:, place].clone() for place, level in enumerate(wanted)}
         for level, tensor in by_level.items():
-            self.store.put(self.tower, name, level, tensor)
+            self.store.put(source, name, level, tensor)
         return [by_level[level] for level in levels]
 
 

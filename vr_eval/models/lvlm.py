@@ -24,7 +24,16 @@ from transformers import (
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from vr_eval.methods.base import Projector, PruningInput, Refusion, RefusionInput, VisionFeatures, VisionLayout
+from vr_eval.methods.base import (
+    Downsampling,
+    Projector,
+    Pruning,
+    PruningInput,
+    Refusion,
+    RefusionInput,
+    VisionFeatures,
+    VisionLayout,
+)
 from vr_eval.methods.build import build_projector, build_pruning, build_refusion
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.pruned import pruned, take
@@ -61,10 +70,16 @@ class LVLM(PreTrainedModel, GenerationMixin):
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.projector = build_projector(config)
         self.refusion = build_refusion(config, self.projector)
-        self.pruning = build_pruning(config)
+        self.fill_pruning()
         reads = {*self.projector.levels, *(self.refusion.levels if self.refusion is not None else ())}
         self.feature_levels: tuple[int, ...] = tuple(sorted(reads))
         self.post_init()
+
+    def fill_pruning(self) -> None:
+        """Build seam 3 from `config`, again where a cell has changed that: it holds no parameters."""
+        built = build_pruning(self.config)
+        self.pruning: Pruning | None = built if isinstance(built, Pruning) else None
+        self.downsampling: Downsampling | None = built if isinstance(built, Downsampling) else None
 
     def _init_weights(self, module: nn.Module) -> None:
         """Methods initialise their parameters on construction; `from_pretrained` builds on the meta device, where
@@ -87,10 +102,15 @@ class LVLM(PreTrainedModel, GenerationMixin):
         return self.language_model.get_decoder()
 
     @property
+    def grid(self) -> int:
+        """Patches along one side that the tower sees: its own G, or what downsampling leaves of it."""
+        whole: int = self.config.shapes.grid
+        return whole if self.downsampling is None else whole // self.downsampling.factor
+
+    @property
     def tokens_per_image(self) -> int:
         """Vision tokens of one image that the decoder sees."""
-        shapes = self.config.shapes
-        return (shapes.grid // shapes.stride) ** 2
+        return (self.grid // self.config.shapes.stride) ** 2
 
     def to_inference(self) -> LVLM:
         """The inference version, in place: frozen, merged constants. Logits stay within 1e-4."""
@@ -103,14 +123,18 @@ class LVLM(PreTrainedModel, GenerationMixin):
         """Hidden states of the tower, class token dropped.
 
         Args:
-            pixel_values: ``(M, 3, height, width)``.
+            pixel_values: ``(M, 3, height, width)``, of the tower's own size; downsampling is part of the encoding.
             levels: which hidden states; default `feature_levels`.
 
         Returns:
-            ``(M, G*G, len(levels), D)``.
+            ``(M, G*G, len(levels), D)``, where G is `grid`.
         """
-        out = self.vision_tower(pixel_values.to(self.vision_tower.dtype), output_hidden_states=True)
-        cells = self.config.shapes.grid**2
+        positions = {}
+        if self.downsampling is not None:
+            pixel_values = self.downsampling(pixel_values)
+            positions = {"interpolate_pos_encoding": True}
+        out = self.vision_tower(pixel_values.to(self.vision_tower.dtype), output_hidden_states=True, **positions)
+        cells = self.grid**2
         kept = [out.hidden_states[level][:, -cells:] for level in levels or self.feature_levels]
         return torch.stack(kept, dim=2)
 
