@@ -69,7 +69,7 @@ def test_towers_with_other_weights_share_nothing(lvlm: LVLM, reader: LlavaProces
 
 
 def test_features_of_a_smaller_image_are_never_those_of_the_whole(pooled: LVLM, reader: LlavaProcessor) -> None:
-    store, images = FeatureStore(), [image(0), image(1)]
+    store, images = FeatureStore({0, *pooled.feature_levels}), [image(0), image(1)]
     smaller = copy.deepcopy(pooled)
     encoders = [ImageEncoder(model, reader.image_processor, store) for model in (pooled, smaller)]
     for factor in (2, 3):  # changed under an encoder that is there already
@@ -81,6 +81,8 @@ def test_features_of_a_smaller_image_are_never_those_of_the_whole(pooled: LVLM, 
         assert torch.equal(small, unstored)
         assert torch.equal(small, encoders[1](images))
     assert store.encoded == 2 * 3  # whole, half, third
+    one = pooled.config.shapes.tower_width * 4  # bytes of one patch
+    assert store.held_bytes == 2 * one * (2 * 144 + 36 + 16)  # only the whole image at the level that others announced
 
 
 def test_images_of_other_sizes_or_pixels_have_other_names() -> None:

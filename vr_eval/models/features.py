@@ -96,7 +96,9 @@ class ImageEncoder:
         found = self.store.get(source, name, levels)
         if found is not None:
             return found
-        wanted = tuple(sorted(self.store.levels.union(levels)))
+        # What other cells read, they read of the whole image; all that downsample read the same level.
+        others = self.store.levels if self.model.downsampling is None else ()
+        wanted = tuple(sorted({*others, *levels}))
         pixels = self.processor([image], return_tensors="pt")["pixel_values"].to(self.model.device)
         hidden = self.model.encode_images(pixels, wanted)[0].cpu()
         self.store.encoded += 1
