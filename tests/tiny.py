@@ -34,6 +34,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "deepstack-tower": ("deepstack", {"stacks": "crops", "place": "tower"}),
 }
 """Forms of a refusion method that compute something of their own: its name and the options that ask for it."""
+DOWNSAMPLED = (("mlp", 1), ("avg_pool", 4), ("pixel_shuffle", 9))
+"""Every projector that takes any patch grid, with a ratio whose stride divides 6."""
 
 
 def tiny_lvlm(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import io
 import logging
 
@@ -65,6 +66,23 @@ def test_a_level_that_nobody_announced_is_encoded_when_it_is_wanted(
 def test_towers_with_other_weights_share_nothing(lvlm: LVLM, reader: LlavaProcessor) -> None:
     other = model("avg_pool", 4, "none", len(reader.tokenizer), reader.image_token_id, seed=1)
     assert tower_id(lvlm, reader.image_processor) != tower_id(other, reader.image_processor)
+
+
+def test_features_of_a_smaller_image_are_never_those_of_the_whole(pooled: LVLM, reader: LlavaProcessor) -> None:
+    store, images = FeatureStore({0, *pooled.feature_levels}), [image(0), image(1)]
+    smaller = copy.deepcopy(pooled)
+    encoders = [ImageEncoder(model, reader.image_processor, store) for model in (pooled, smaller)]
+    for factor in (2, 3):  # changed under an encoder that is there already
+        smaller.config.pruning, smaller.config.options = "downsample", {"downsample": {"factor": factor}}
+        smaller.fill_pruning()
+        whole, small = (encoder(images) for encoder in encoders)
+        assert (whole.shape[1], small.shape[1]) == (144, 144 // factor**2)
+        unstored = ImageEncoder(smaller, reader.image_processor, FeatureStore(capacity_bytes=0))(images)
+        assert torch.equal(small, unstored)
+        assert torch.equal(small, encoders[1](images))
+    assert store.encoded == 2 * 3  # whole, half, third
+    one = pooled.config.shapes.tower_width * 4  # bytes of one patch
+    assert store.held_bytes == 2 * one * (2 * 144 + 36 + 16)  # only the whole image at the level that others announced
 
 
 def test_images_of_other_sizes_or_pixels_have_other_names() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
 
 from vr_eval.config.catalog import list_methods
 from vr_eval.config.grid import Grid
-from vr_eval.methods.registry import METHODS, projectors
+from vr_eval.config.plan import plan_grid
+from vr_eval.methods.options import downsample_factors
+from vr_eval.methods.registry import METHODS, projectors, prunings, refusions
+from vr_eval.models.backbones import BACKBONES, MICRO
 
 HEAD = "name: a\nbackbone: micro\n"
 
@@ -83,6 +87,105 @@ def test_sharing_an_mlp_needs_one(refused: Callable[..., str], load: Callable[..
 def test_a_layer_after_which_nothing_reads_is_refused(refused: Callable[..., str]) -> None:
     message = refused(row("projector: avg_pool, ratio: 4, refusion: sva, sva.start: 3"))
     assert "one would stand after layer 3, and only layers up to 2 have another one to read it" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("projector: mlp, pruning: downsample", 36),
+        ("projector: mlp, pruning: downsample, downsample.factor: 3", 16),
+        ("projector: mlp, pruning: downsample, downsample.factor: 6", 4),
+        ("projector: avg_pool, ratio: 9, pruning: downsample", 4),
+        ("projector: pixel_shuffle, ratio: 4, pruning: downsample, downsample.factor: 3", 4),
+    ],
+)
+def test_downsampling_leaves_fewer_tokens_of_the_same_checkpoint(
+    load: Callable[..., Grid], text: str, tokens: int
+) -> None:
+    bare = text.partition(", pruning")[0]
+    grid = load(f"{HEAD}cells: [{{{text}}}, {{{bare}}}]")
+    smaller, whole = plan_grid(grid).cells
+    assert smaller.tokens == tokens
+    assert whole.tokens == tokens * grid.cells[0].resolved("downsample").factor ** 2  # type: ignore[attr-defined]
+    assert smaller.checkpoint_id == whole.checkpoint_id
+    assert smaller.cell_id != whole.cell_id
+    assert whole.train_seconds == 0  # the first of the two has it trained
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "allowed"),
+    [
+        (
+            "projector: mlp, pruning: downsample, downsample.factor: 5",
+            "downsample.factor: downsample: a factor of 5 does not divide the 12x12 patch grid into 2x2 or more",
+            "2, 3, 4, 6",
+        ),
+        ("projector: mlp, pruning: downsample, downsample.factor: 12", "a factor of 12 does not divide", "2, 3, 4, 6"),
+        ("projector: mlp, pruning: downsample, downsample.factor: 1", "does not fit", "a whole number, at least 2"),
+        ("projector: mlp, pruning: downsample, downsample.factor: 2.5", "does not fit", "a whole number, at least 2"),
+        (
+            "projector: avg_pool, ratio: 4, refusion: vision_remember, pruning: downsample",
+            "downsample leaves a 6x6 patch grid, but vision_remember looks again at the full 12x12 grid",
+            "refusion: none",
+        ),
+        (
+            "projector: tokenpacker, ratio: 4, pruning: downsample",
+            "downsample leaves a 6x6 patch grid, but tokenpacker is made for the full 12x12 grid",
+            "projector: mlp, avg_pool, pixel_shuffle",
+        ),
+        (
+            "projector: avg_pool, ratio: 16, pruning: downsample",
+            "cells[0].pruning: downsample leaves a 6x6 patch grid, but a ratio of 1/16 does not divide that",
+            "ratio: 1, 4, 9, 36",
+        ),
+    ],
+)
+def test_downsampling_that_cannot_be_is_refused_with_the_reason(
+    refused: Callable[..., str], text: str, message: str, allowed: str
+) -> None:
+    said = refused(row(text))
+    assert message in said
+    assert f"allowed: {allowed})" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in projectors() if not METHODS[name].any_grid])
+def test_a_projector_made_for_one_grid_is_not_downsampled(refused: Callable[..., str], name: str) -> None:
+    assert f"but {name} is made for the full 12x12 grid" in refused(
+        row(f"projector: {name}, ratio: 4, pruning: downsample")
+    )
+
+
+def test_a_product_says_what_to_leave_out_of_it(refused: Callable[..., str], load: Callable[..., Grid]) -> None:
+    text = f"{HEAD}grid: {{projector: [avg_pool, tokenpacker], ratio: 4, pruning: [none, downsample]}}\n"
+    exclude = "exclude: [{projector: tokenpacker, refusion: none, pruning: downsample}]"
+    assert f"Leave it out with {exclude}" in refused(text)
+    assert [cell.tokens for cell in load(text + exclude).cells] == [36, 9, 36]
+
+
+def test_a_grid_that_nothing_divides_has_no_factor() -> None:
+    assert downsample_factors(12) == (2, 3, 4, 6)
+    assert downsample_factors(27) == (3, 9)
+    assert downsample_factors(13) == downsample_factors(3) == ()
+
+
+def test_a_tower_of_one_image_size_cannot_be_downsampled(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rigid = dataclasses.replace(MICRO, name="rigid", features=MICRO.features - {"image_sizes"})
+    monkeypatch.setitem(BACKBONES, "rigid", rigid)
+    message = refused(row("projector: mlp, pruning: downsample"), backbone="rigid")
+    assert (
+        "downsample needs what the backbone rigid does not offer: a vision tower that takes images of other" in message
+    )
+
+
+def test_the_list_shows_the_training_free_methods() -> None:
+    text = list_methods("micro")
+    for name in prunings():
+        assert f"\n{name}  (pruning, training-free, version 1)" in text
+    assert "before the projector, 1/4: 36, 1/9: 16, 1/16: 9, 1/36: 4" in text
+    assert text.count("those of the projector") == len(refusions()) + len(prunings()) - 1
 
 
 @pytest.mark.parametrize("name", ["ldpv2", "resampler", "c_abstractor", "sva_connector", "deepstack", "sva"])

@@ -7,24 +7,24 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import PROJECTORS, REFUSIONS, VARIANTS, batch, pixels, prompt, tiny_lvlm
+from tests.tiny import DOWNSAMPLED, PROJECTORS, REFUSIONS, VARIANTS, batch, pixels, prompt, tiny_lvlm
 from vr_eval.models.lvlm import LVLM
 
 
-def compositions() -> list[tuple[str, int, str]]:
-    """Every projector alone, and with every refusion method that it can carry."""
+def compositions() -> list[tuple[str, int, str, str]]:
+    """Every projector alone, with every refusion method that it can carry, and on downsampled images if it can."""
     every = []
     for projector, ratio in PROJECTORS:
-        every.append((projector, ratio, "none"))
+        every.append((projector, ratio, "none", "none"))
         for refusion in REFUSIONS:
             if projector == "resampler" and refusion != "vision_remember":
                 continue  # its tokens do not stand over the grid
             # A decoder of four layers has no place for nine stacks.
-            every.append((projector, min(ratio, 4) if refusion == "deepstack" else ratio, refusion))
+            every.append((projector, min(ratio, 4) if refusion == "deepstack" else ratio, refusion, "none"))
     # Stacks of crops fill the decoder of four layers without compression already; in the tower any projector will do.
-    every += [("mlp", 1, name) for name in VARIANTS]
-    every += [("tokenpacker", 4, "deepstack-tower"), ("resampler", 4, "deepstack-tower")]
-    return every
+    every += [("mlp", 1, name, "none") for name in VARIANTS]
+    every += [(projector, 4, "deepstack-tower", "none") for projector in ("tokenpacker", "resampler")]
+    return [*every, *((projector, ratio, "none", "downsample") for projector, ratio in DOWNSAMPLED)]
 
 
 def options(projector: str, ratio: int, refusion: str) -> dict[str, Any]:
@@ -36,11 +36,11 @@ def options(projector: str, ratio: int, refusion: str) -> dict[str, Any]:
     return {"vision_remember": {"halo": 1}, "sva": {"levels": (2, 4)}}.get(refusion, {})
 
 
-@pytest.fixture(params=compositions(), ids=lambda c: f"{c[0]}-{c[1]}-{c[2]}", scope="module")
+@pytest.fixture(params=compositions(), ids=lambda c: "-".join(map(str, c)), scope="module")
 def model(request: pytest.FixtureRequest) -> LVLM:
-    projector, ratio, refusion = request.param
+    projector, ratio, refusion, pruning = request.param
     name, chosen = VARIANTS.get(refusion, (refusion, options(projector, ratio, refusion)))
-    return tiny_lvlm(projector, ratio, name, **chosen)
+    return tiny_lvlm(projector, ratio, name, pruning, **chosen)
 
 
 def samples(model: LVLM) -> tuple[list[list[int]], list[int]]:

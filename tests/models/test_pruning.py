@@ -10,19 +10,34 @@ import torch
 from tests.tiny import batch, pixels, prompt, tiny_lvlm
 from vr_eval.models.lvlm import LVLM
 
-CASES: list[tuple[str, int, str, str, dict[str, Any]]] = [
+Case = tuple[str, int, str, str, dict[str, Any]]
+DROPPING: list[Case] = [
     ("mlp", 1, "none", "fastv", {}),
     ("mlp", 1, "none", "fastv", {"query": "mean", "keep_ratio": 0.25}),
     ("mlp", 1, "none", "fastv", {"mode": "mask"}),
     ("mlp", 1, "none", "random", {"layer": 1}),
     ("tokenpacker", 4, "vision_remember", "fastv", {"layer": 3}),
 ]
+"""Methods that drop tokens inside the decoder."""
+CASES: list[Case] = [
+    *DROPPING,
+    ("mlp", 1, "none", "downsample", {}),
+    ("avg_pool", 4, "none", "downsample", {"factor": 3}),
+]
 
 
-@pytest.fixture(params=CASES, ids=lambda c: f"{c[0]}-{c[2]}-{c[3]}-{c[4]}", scope="module")
-def model(request: pytest.FixtureRequest) -> LVLM:
-    projector, ratio, refusion, pruning, options = request.param
+def named(case: Case) -> str:
+    return f"{case[0]}-{case[2]}-{case[3]}-{case[4]}"
+
+
+def build(case: Case) -> LVLM:
+    projector, ratio, refusion, pruning, options = case
     return tiny_lvlm(projector, ratio, refusion, pruning, **options)
+
+
+@pytest.fixture(params=CASES, ids=named, scope="module")
+def model(request: pytest.FixtureRequest) -> LVLM:
+    return build(request.param)
 
 
 def rows_of(model: LVLM) -> tuple[list[list[int]], list[int]]:
@@ -65,8 +80,10 @@ def test_beams_and_samples_run_and_see_their_own_images(model: LVLM) -> None:
     assert torch.equal(together[4:6, -4:], alone[:, -4:])
 
 
+@pytest.mark.parametrize("case", DROPPING, ids=named)
 @torch.no_grad()
-def test_layers_from_k_on_hold_the_short_cache_and_earlier_ones_the_whole(model: LVLM) -> None:
+def test_layers_from_k_on_hold_the_short_cache_and_earlier_ones_the_whole(case: Case) -> None:
+    model = build(case)
     ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
     out = model(ids, None, pixels(1), use_cache=True)
     pruning, tokens = model.pruning, model.tokens_per_image

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.report.fixture_run import CELLS, make_records, write_run
+from tests.report.fixture_run import CELLS, FakeCell, make_records, write_run
 from vr_eval.errors import InputError
 from vr_eval.report import build
 
@@ -124,6 +124,17 @@ def test_figures_take_their_colours_from_the_page(report: str) -> None:
     assert drawings.count("<svg") == 4
     assert not re.search(r'(fill|stroke)="#', drawings)
     assert "s-c0" in drawings
+
+
+@pytest.mark.parametrize(("projector", "ratio", "tokens"), [("mlp", 1, 36), ("avg_pool", 4, 9)])
+def test_the_ratio_of_a_pruned_row_stands_at_no_token_count(
+    tmp_path: Path, projector: str, ratio: int, tokens: int
+) -> None:
+    records = make_records([*CELLS, FakeCell(projector, ratio, pruning="downsample")], per_task=12)
+    records.loc[records.pruning != "none", "tokens"] = tokens
+    text = built(tmp_path, records).text
+    assert text.count("36 (1/4)") == 2  # once in each drawing
+    assert " 9 (1/4)" not in text
 
 
 def test_hostile_answers_are_shown_and_never_run(tmp_path: Path, records: pd.DataFrame) -> None:

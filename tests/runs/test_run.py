@@ -25,7 +25,7 @@ from vr_eval.runs.records import COLUMNS
 from vr_eval.runs.store import trained_checkpoint
 
 OUT = Path("runs/toys")
-FASTV = "  - {projector: mlp, pruning: fastv}"
+WITH_REFUSION = "  - {projector: avg_pool, ratio: 4, refusion: vision_remember}"
 
 
 def records() -> pd.DataFrame:
@@ -283,15 +283,23 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_there(
     assert len(asked) == 2 * len(TASKS) * QUESTIONS - 3 * grid.batch_size
 
 
-def test_cells_that_prune_share_a_checkpoint_and_give_other_answers(root: Path) -> None:
-    text = GRID.replace("  - {projector: avg_pool, ratio: 4, refusion: vision_remember}", FASTV)
-    grid = toy_grid(root, text.replace("baseline: {projector: mlp}", "baseline: {projector: mlp, pruning: none}"))
+@pytest.mark.parametrize(("pruning", "tokens"), [("fastv", 144), ("downsample", 36)])
+def test_cells_that_prune_share_a_checkpoint_and_give_other_answers(root: Path, pruning: str, tokens: int) -> None:
+    text = GRID.replace(WITH_REFUSION, f"  - {{projector: mlp, pruning: {pruning}}}")
+    text = text.replace("baseline: {projector: mlp}", "baseline: {projector: mlp, pruning: none}")
+    grid = toy_grid(root, text)
     assert checkpoint_id(grid.cells[0]) == checkpoint_id(grid.cells[1])
     write_checkpoints(grid.cells[:1])
     assert run_grid(grid) == 0
-    answers = [frame["answer"].tolist() for _, frame in records().groupby("pruning")]
-    assert len(answers) == 2
-    assert answers[0] != answers[1]
+    found = dict(iter(records().groupby("pruning")))
+    assert found.keys() == {"none", pruning}
+    assert found["none"]["answer"].tolist() != found[pruning]["answer"].tolist()
+    assert set(found[pruning]["tokens"]) == {tokens}
+    # Alone, one by one, and without another cell's features in the store, it answers the same.
+    only = text.replace("  - {projector: mlp}\n", "").replace("baseline: {projector: mlp, pruning: none}\n", "")
+    assert run_grid(toy_grid(root, only), Path("runs/alone"), batch_size=1) == 0
+    alone = pd.read_parquet("runs/alone/records.parquet")
+    assert alone["answer"].tolist() == found[pruning]["answer"].tolist()
 
 
 def test_a_limit_is_another_cell_and_old_cells_are_left_out_but_kept(grid: Grid, root: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
@@ -65,11 +66,24 @@ def test_a_cell_with_crops_trains_on_kept_features_of_its_own(tmp_path: Path, pl
     assert any(name.startswith("projector." if place == "tower" else "refusion.") for name in changed)
 
 
-def test_a_training_free_method_is_no_part_of_the_checkpoint(tmp_path: Path) -> None:
-    cell = Cell("micro", "mlp", 1, "none", "fastv", 0, {"fastv": {"keep_ratio": 0.25}}, RECIPE)
+@pytest.mark.parametrize("factor", [2, 3])
+def test_the_processor_of_a_downsampled_cell_writes_as_many_image_tokens_as_its_model_takes(factor: int) -> None:
+    cell = Cell("micro", "avg_pool", 4, "none", "downsample", 0, {"downsample": {"factor": factor}}, RECIPE)
+    model, processor = build_lvlm(cell)
+    given = processor(images=Image.new("RGB", (192, 192)), text=f"{processor.image_token}?", return_tensors="pt")
+    assert int((given["input_ids"] == processor.image_token_id).sum()) == model.tokens_per_image == cell.tokens
+    with torch.no_grad():
+        assert model(**given).logits.shape[1] == given["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize("options", [{"fastv": {"keep_ratio": 0.25}}, {"downsample": {"factor": 3}}], ids=str)
+def test_a_training_free_method_is_no_part_of_the_checkpoint(tmp_path: Path, options: dict) -> None:
+    (pruning,) = options
+    cell = Cell("micro", "mlp", 1, "none", pruning, 0, options, RECIPE)
     bare = Cell("micro", "mlp", 1, "none", "none", 0, {}, RECIPE)
     assert checkpoint_id(cell) == checkpoint_id(bare)
     train_cell(cell, tmp_path / "checkpoint", "cpu")
     model, _ = load_checkpoint(tmp_path / "checkpoint", expect=checkpoint_id(bare))
     assert model.config.pruning == "none"
-    assert "fastv" not in model.config.options
+    assert pruning not in model.config.options
+    assert model.tokens_per_image == bare.tokens == 144

@@ -10,6 +10,7 @@ from vr_eval import paths
 from vr_eval.config.fields import info_of
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.methods.registry import METHODS, MethodSpec, square_ratios
+from vr_eval.methods.specs.base import unchanged_tokens
 from vr_eval.models.backbones import BACKBONES, BackboneSpec
 
 WIDTH = 110
@@ -64,12 +65,13 @@ def _method(method: MethodSpec, spec: BackboneSpec) -> Iterator[str]:
     missing = [feature for feature in method.needs if feature not in spec.features]
     if missing:
         yield from _entry("tokens", f"not on this backbone, which lacks: {', '.join(missing)}")
-    elif method.seam == "projector":
+    elif method.tokens is unchanged_tokens:
+        yield from _entry("tokens", "those of the projector")
+    else:
         options = method.options().resolve(spec)
         counts = (f"1/{ratio}: {method.tokens(spec.grid, ratio, options)}" for ratio in method.ratios(spec.grid))
-        yield from _entry("tokens", ", ".join(counts))
-    else:
-        yield from _entry("tokens", "those of the projector")
+        before = "" if method.seam == "projector" else "before the projector, "
+        yield from _entry("tokens", before + ", ".join(counts))
     for source, text in method.details:
         yield from _entry(source, text)
     defaults = method.options()

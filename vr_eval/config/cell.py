@@ -74,9 +74,16 @@ class Cell:
         return dataclasses.replace(METHODS[method].options(), **self.options.get(method, {})).resolve(self.spec)
 
     @property
+    def grid(self) -> int:
+        """Patches along one side that the vision tower sees: the backbone's G, or what downsampling leaves of it."""
+        if self.pruning == NONE:
+            return self.spec.grid
+        return METHODS[self.pruning].tower_grid(self.spec.grid, self.resolved(self.pruning))
+
+    @property
     def tokens(self) -> int:
-        """Vision tokens per image that the decoder sees."""
-        return METHODS[self.projector].tokens(self.spec.grid, self.ratio, self.resolved(self.projector))
+        """Vision tokens per image that the decoder sees in its first layer."""
+        return METHODS[self.projector].tokens(self.grid, self.ratio, self.resolved(self.projector))
 
     @property
     def label(self) -> str:

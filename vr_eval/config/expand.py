@@ -14,7 +14,7 @@ from vr_eval.config.document import Node, Problems
 from vr_eval.config.recipe import Recipe
 from vr_eval.config.schema import MAX_CELLS, GridFile, Row
 from vr_eval.methods.options import Options
-from vr_eval.methods.registry import METHODS, NONE
+from vr_eval.methods.registry import METHODS, NONE, of_seam
 from vr_eval.models.backbones import BACKBONES, FEATURES, BackboneSpec
 
 
@@ -183,7 +183,30 @@ def _cell(
         options=options,
         recipe=recipe,
     )
-    return cell if _check_order(cell, origin, problems) else None
+    return cell if _check_grid(cell, origin, problems) and _check_order(cell, origin, problems) else None
+
+
+def _check_grid(cell: Cell, origin: _Origin, problems: Problems) -> bool:
+    """A method that downsamples leaves a smaller patch grid, which the other seams have to take."""
+    full, left = cell.spec.grid, cell.grid
+    if left == full:
+        return True
+    refused = []
+    if cell.refusion != NONE:
+        refused.append((f"{cell.refusion} looks again at the full {full}x{full} grid", "refusion: none"))
+    projector = METHODS[cell.projector]
+    if not projector.any_grid:
+        fitting = ", ".join(name for name in of_seam("projector") if METHODS[name].any_grid)
+        refused.append((f"{cell.projector} is made for the full {full}x{full} grid", f"projector: {fitting}"))
+    elif cell.ratio not in projector.ratios(left):
+        fitting = ", ".join(map(str, projector.ratios(left)))
+        refused.append((f"a ratio of 1/{cell.ratio} does not divide that", f"ratio: {fitting}"))
+    row = ", ".join(f"{seam}: {getattr(cell, seam)}" for seam in SEAMS)
+    hint = f"Leave it out with exclude: [{{{row}}}]" if origin.place == "grid" else None
+    for message, allowed in refused:
+        what = f"{cell.pruning} leaves a {left}x{left} patch grid, but {message}"
+        problems.add(*origin.at("pruning"), what, allowed=allowed, hint=hint)
+    return not refused
 
 
 def _check_order(cell: Cell, origin: _Origin, problems: Problems) -> bool:

@@ -3,8 +3,9 @@
     image -> vision tower -> [project] -> tokens -> decoder layer 0 .. i -> [inject] -> .. -> [prune] -> .. -> text
 
 A projector turns `VisionFeatures` into vision tokens. A refusion method changes the hidden states at vision
-positions between two decoder layers, at prefill only. A pruning method chooses which vision positions go on. Methods
-know nothing of the decoder's code: they see tensors.
+positions between two decoder layers, at prefill only. A pruning method chooses which vision positions go on; or, as
+downsampling, it gives the tower a smaller image to begin with. Methods know nothing of the decoder's code: they see
+tensors.
 """
 
 from __future__ import annotations
@@ -192,4 +193,15 @@ class Pruning(nn.Module):
 
     def select(self, given: PruningInput) -> Tensor:
         """The vision positions that stay, ``(B, S)`` bool."""
+        raise NotImplementedError
+
+
+class Downsampling(nn.Module):
+    """Seam 3, filled at the other end: the tower is given a smaller image, so that no token has to be dropped later."""
+
+    factor: int
+    """s: a tower with a G x G patch grid sees a (G/s) x (G/s) one."""
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Processed images ``(M, 3, height, width)``, smaller: ``(M, 3, height // s, width // s)``."""
         raise NotImplementedError

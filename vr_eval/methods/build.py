@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vr_eval.methods.base import Projector, Pruning, Refusion
+from vr_eval.methods.base import Downsampling, Projector, Pruning, Refusion
 from vr_eval.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def build_refusion(config: LVLMConfig, projector: Projector) -> Refusion | None:
     return refusion
 
 
-def build_pruning(config: LVLMConfig) -> Pruning | None:
+def build_pruning(config: LVLMConfig) -> Pruning | Downsampling | None:
     """Seam 3 of `config`; None where it is empty."""
     return None if config.pruning == "none" else _build(config.pruning, config)
 

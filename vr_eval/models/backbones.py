@@ -20,6 +20,7 @@ FEATURES: Mapping[str, str] = MappingProxyType(
     {
         "tower_levels": "hidden states of any layer of the vision tower",
         "decoder_layers": "a place between decoder layers to change vision tokens",
+        "image_sizes": "a vision tower that takes images of other sizes, with interpolated position embeddings",
     }
 )
 """What a method can ask of a backbone, with the words that a refusal uses."""

@@ -72,9 +72,8 @@ def build_lvlm(cell: Cell, weights: Path | None = None) -> tuple[LVLM, LlavaProc
     tower = AutoModel.from_pretrained(folder / TOWER, dtype=torch.float32)
     decoder = AutoModelForCausalLM.from_pretrained(folder / DECODER, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
-    processor = lvlm_processor(
-        AutoImageProcessor.from_pretrained(folder / TOWER), tokenizer, cell.spec.patch_px, cell.ratio
-    )
+    patch_px = cell.spec.patch_px * (cell.spec.grid // cell.grid)  # downsampling comes after the processor
+    processor = lvlm_processor(AutoImageProcessor.from_pretrained(folder / TOWER), tokenizer, patch_px, cell.ratio)
     set_seed(cell.seed)
     model = assemble(lvlm_config(cell, tower, decoder, processor.image_token_id), tower, decoder)
     return model, processor

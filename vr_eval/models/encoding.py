@@ -59,10 +59,13 @@ def _through(
         return hidden_states(tower, plain)
 
 
-def hidden_states(tower: PreTrainedModel, pixels: Tensor) -> list[Tensor]:
-    """Every hidden state ``(M, G*G, D)``, embeddings first, of pixels of the tower's size ``(M, 3, side, side)``."""
-    out = tower(pixels.to(tower.dtype), output_hidden_states=True)
-    cells = (tower.config.image_size // tower.config.patch_size) ** 2
+def hidden_states(tower: PreTrainedModel, pixels: Tensor, interpolate: bool = False) -> list[Tensor]:
+    """Every hidden state ``(M, G*G, D)``, embeddings first, of pixels ``(M, 3, side, side)``.
+
+    `side` is the tower's own unless position embeddings are interpolated; G is side / patch size, rounded down.
+    """
+    out = tower(pixels.to(tower.dtype), output_hidden_states=True, interpolate_pos_encoding=interpolate)
+    cells = (pixels.shape[-1] // tower.config.patch_size) ** 2
     return [hidden[:, -cells:] for hidden in out.hidden_states]
 
 

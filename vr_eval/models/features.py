@@ -34,7 +34,7 @@ _UNRELATED = frozenset({"_name_or_path", "architectures", "dtype", "transformers
 
 
 class FeatureStore:
-    """Hidden states ``(G*G, D)`` by (tower, image, level), float32 on the CPU; the least recently used give way.
+    """Hidden states ``(G*G, D)`` by (tower and G, image, level), float32 on the CPU; the least recently used give way.
 
     Attributes:
         encoded: How many images towers have encoded for it.
@@ -93,17 +93,21 @@ class ImageEncoder:
     def _encode(self, image: Image, levels: Sequence[Level]) -> list[Tensor]:
         image = image.convert("RGB")
         name = image_id(image)
-        found = self.store.get(self.tower, name, levels)
+        # What the tower gives depends on how much of the image it is shown; asked anew, as a cell may change it.
+        source = f"{self.tower}, {self.model.grid} patches"
+        found = self.store.get(source, name, levels)
         if found is not None:
             return found
-        wanted = in_order(self.store.levels.union(levels))
+        # What other cells read, they read of the whole image; all that downsample read the same level.
+        others = self.store.levels if self.model.downsampling is None else ()
+        wanted = in_order({*others, *levels})
         pixels = self.processor([image], return_tensors="pt")["pixel_values"].to(self.model.device)
         hidden = self.model.encode_images(pixels, wanted)[0].cpu()
         self.store.encoded += 1
         # A level's own copy: a view would keep every level in memory for as long as one of them is kept.
         by_level = {level: hidden[:, place].clone() for place, level in enumerate(wanted)}
         for level, tensor in by_level.items():
-            self.store.put(self.tower, name, level, tensor)
+            self.store.put(source, name, level, tensor)
         return [by_level[level] for level in levels]
 
 

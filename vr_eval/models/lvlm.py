@@ -25,7 +25,9 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vr_eval.methods.base import (
+    Downsampling,
     Projector,
+    Pruning,
     PruningInput,
     Refusion,
     RefusionInput,
@@ -37,7 +39,7 @@ from vr_eval.methods.base import (
 from vr_eval.methods.build import build_projector, build_pruning, build_refusion
 from vr_eval.methods.levels import Level
 from vr_eval.models.config import LVLMConfig
-from vr_eval.models.encoding import encode
+from vr_eval.models.encoding import encode, hidden_states
 from vr_eval.models.pruned import pruned, take
 from vr_eval.models.seams import injected
 
@@ -72,11 +74,17 @@ class LVLM(PreTrainedModel, GenerationMixin):
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.projector = build_projector(config)
         self.refusion = build_refusion(config, self.projector)
-        self.pruning = build_pruning(config)
+        self.fill_pruning()
         self.read_levels = read_levels(self.projector, self.refusion)
         # What stands in their place in the features: not the same where a method acts in the tower.
         self.feature_levels = tower_levels(self.projector, self.refusion)
         self.post_init()
+
+    def fill_pruning(self) -> None:
+        """Build seam 3 from `config`, again where a cell has changed that: it holds no parameters."""
+        built = build_pruning(self.config)
+        self.pruning: Pruning | None = built if isinstance(built, Pruning) else None
+        self.downsampling: Downsampling | None = built if isinstance(built, Downsampling) else None
 
     def _init_weights(self, module: nn.Module) -> None:
         """Methods initialise their parameters on construction; `from_pretrained` builds on the meta device, where
@@ -99,10 +107,15 @@ class LVLM(PreTrainedModel, GenerationMixin):
         return self.language_model.get_decoder()
 
     @property
+    def grid(self) -> int:
+        """Patches along one side that the tower sees: its own G, or what downsampling leaves of it."""
+        whole: int = self.config.shapes.grid
+        return whole if self.downsampling is None else whole // self.downsampling.factor
+
+    @property
     def tokens_per_image(self) -> int:
         """Vision tokens of one image that the decoder sees."""
-        shapes = self.config.shapes
-        return (shapes.grid // shapes.stride) ** 2
+        return (self.grid // self.config.shapes.stride) ** 2
 
     def to_inference(self) -> LVLM:
         """The inference version, in place: frozen, merged constants. Logits stay within 1e-4."""
@@ -116,12 +129,17 @@ class LVLM(PreTrainedModel, GenerationMixin):
 
         Args:
             pixel_values: ``(M, 3, height, width)``, of the tower's size; models that read crops take larger ones too.
+                Downsampling is part of the encoding.
             levels: which hidden states; default `feature_levels`.
 
         Returns:
-            ``(M, G*G, len(levels), D)``.
+            ``(M, G*G, len(levels), D)``, where G is `grid`.
         """
-        return torch.stack(encode(self.vision_tower, pixel_values, levels or self.feature_levels), dim=2)
+        levels = levels or self.feature_levels
+        if self.downsampling is None:
+            return torch.stack(encode(self.vision_tower, pixel_values, levels), dim=2)
+        states = hidden_states(self.vision_tower, self.downsampling(pixel_values), interpolate=True)
+        return torch.stack([states[level] for level in levels], dim=2)
 
     def forward(
         self,

@@ -10,7 +10,10 @@ from transformers import BaseImageProcessor, LlavaProcessor, PreTrainedTokenizer
 def lvlm_processor(
     image_processor: BaseImageProcessor, tokenizer: PreTrainedTokenizerBase, patch_px: int, ratio: int
 ) -> LlavaProcessor:
-    """A `LlavaProcessor` that writes one image token per compressed cell: `patch_px * s` pixels a side."""
+    """A `LlavaProcessor` that writes one image token per compressed cell: `patch_px * s` pixels a side.
+
+    `patch_px`: pixels of the processed image under one patch that the tower sees (more where it is downsampled).
+    """
     return LlavaProcessor(
         image_processor=image_processor,
         tokenizer=tokenizer,

@@ -160,13 +160,15 @@ def _plot(figure: Figure, axes: Axes, shown: list[_Series], scores: Scores) -> N
     placed = [point for series in shown for point in series.points]
     ends = [end for p in placed for end in (p.average.low, p.average.high, p.average.value) if not math.isnan(end)]
     pad = max(1.0, 0.06 * (max(ends) - min(ends)))
-    slots, ratios = _slots(point.tokens for point in placed), {point.tokens: point.row.ratio for point in placed}
+    slots = _slots(point.tokens for point in placed)
+    # The ratio is the projector's alone; a pruned row may have fewer tokens than that.
+    ratios = {point.tokens: point.row.ratio for point in placed if point.row.pruning == NONE}
     axes.set_ylim(min(ends) - pad, max(ends) + pad)
     axes.set_xlim(min(-0.14, *(p.x - 0.06 for p in placed)), max(1.14, *(p.x + 0.06 for p in placed)))
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.grid(True, color=RULE, linewidth=1)
     axes.set_axisbelow(True)
-    axes.set_xticks(list(slots.values()), [f"{t}" if ratios[t] == 1 else f"{t} (1/{ratios[t]})" for t in slots])
+    axes.set_xticks(list(slots.values()), [f"{t}" if ratios.get(t, 1) == 1 else f"{t} (1/{ratios[t]})" for t in slots])
     axes.set_xlabel("Vision tokens per image", color=MUTED)
     single = all(len(series.points) == 1 for series in shown)
     by_row = {point.row.index: point for point in placed}

@@ -19,7 +19,6 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, cell_identity, checkpoint_id
 from vr_eval.files import write_atomic
-from vr_eval.methods.build import build_pruning
 from vr_eval.models.build import spelled_out
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.features import FeatureStore, levels_of
@@ -128,11 +127,15 @@ class Session:
 
 
 def set_pruning(model: LVLM, cell: Cell) -> None:
-    """Put the cell's pruning method in: it has no parameters, so cells share a checkpoint whatever they prune."""
+    """Put the cell's pruning method in: it has no parameters, so cells share a checkpoint whatever they prune.
+
+    How many image tokens a prompt needs is the model's to say from then on (`tokens_per_image`): the checkpoint's
+    processor counts those of the model without pruning.
+    """
     config = model.config
     config.pruning = cell.pruning
     config.options = spelled_out(cell)
-    model.pruning = build_pruning(config)
+    model.fill_pruning()
 
 
 def task_metrics(result: TaskResult) -> dict[str, Any]:

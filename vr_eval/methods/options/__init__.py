@@ -12,7 +12,7 @@ from vr_eval.methods.options.projectors import (
     SVAConnectorOptions,
     TokenPackerOptions,
 )
-from vr_eval.methods.options.pruning import FastVOptions, RandomOptions
+from vr_eval.methods.options.pruning import DownsampleOptions, FastVOptions, RandomOptions, downsample_factors
 from vr_eval.methods.options.refusion import (
     VISION_REMEMBER_LEVELS,
     DeepStackOptions,
@@ -27,6 +27,7 @@ __all__ = [
     "AvgPoolOptions",
     "CAbstractorOptions",
     "DeepStackOptions",
+    "DownsampleOptions",
     "FastVOptions",
     "Fault",
     "LDPv2Options",
@@ -40,6 +41,7 @@ __all__ = [
     "Shape",
     "TokenPackerOptions",
     "VisionRememberOptions",
+    "downsample_factors",
     "insertion_layers",
     "levels_at",
 ]

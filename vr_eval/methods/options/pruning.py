@@ -21,6 +21,22 @@ class RandomOptions(Options):
 
 
 @dataclass(frozen=True)
+class DownsampleOptions(Options):
+    """The whole image in fewer patches: no token is chosen, and none has to be."""
+
+    factor: int = described(
+        2, "s: the tower is given the image at 1/s of its side; must leave 2 or more patches a side, evenly", minimum=2
+    )
+
+    def faults(self, shape: Shape) -> tuple[Fault, ...]:
+        fitting = downsample_factors(shape.grid)
+        if self.factor in fitting:
+            return ()
+        message = f"a factor of {self.factor} does not divide the {shape.grid}x{shape.grid} patch grid into 2x2 or more"
+        return (Fault("factor", message, ", ".join(map(str, fitting)) or "none on this grid"),)
+
+
+@dataclass(frozen=True)
 class FastVOptions(Options):
     """The vision tokens that get the most attention in layer K - 1 go on from layer K."""
 
@@ -41,6 +57,11 @@ class FastVOptions(Options):
 
     def faults(self, shape: Shape) -> tuple[Fault, ...]:
         return _pruning_faults(self.layer, shape)
+
+
+def downsample_factors(grid: int) -> tuple[int, ...]:
+    """Factors that leave a whole patch grid of 2 x 2 or more of a G x G one, rising: (2, 3, 4, 6) for G = 12."""
+    return tuple(s for s in range(2, grid // 2 + 1) if grid % s == 0)
 
 
 def _pruning_faults(layer: int, shape: Shape) -> tuple[Fault, ...]:

@@ -28,11 +28,13 @@ class MethodSpec:
         details: Which rule comes from where, beyond the options' own sources.
         module: Module that holds the class.
         cls: Name of the class.
-        tokens: ``(grid, ratio, options) -> vision tokens`` that the decoder sees per image.
+        tokens: ``(grid, ratio, options) -> vision tokens`` that the decoder sees per image of G x G patches.
         ratios: ``grid -> ratios`` that it can produce on a G x G patch grid.
         needs: Backbone features, keys of ``vr_eval.models.backbones.FEATURES``.
         keeps_grid: A projector whose tokens stand over s x s cells of the patch grid, in row-major order.
         needs_grid: ``options -> bool``: a refusion method that asks this of the projector.
+        any_grid: A projector that takes features of any G x G that its stride divides, whatever grid it was trained on.
+        tower_grid: ``(grid, options) -> patches`` along one side that are left of G; a method that downsamples.
         patch_mlp: A projector with an MLP on single patches of the selected layer (``Projector.patch_mlp``).
         needs_patch_mlp: ``options -> bool``: a refusion method that would share it.
         last_layer: ``(resolved options, ratio) -> the decoder layer`` after which a refusion method acts last.
@@ -54,6 +56,8 @@ class MethodSpec:
     needs: tuple[str, ...] = ()
     keeps_grid: bool = True
     needs_grid: Callable[[Any], bool] = lambda options: False
+    any_grid: bool = False
+    tower_grid: Callable[[int, Any], int] = lambda grid, options: grid
     patch_mlp: bool = False
     needs_patch_mlp: Callable[[Any], bool] = lambda options: False
     last_layer: Callable[[Any, int], int] = lambda options, ratio: int(options.layers[-1])

@@ -29,6 +29,7 @@ PROJECTORS = (
         tokens=square_tokens,
         ratios=lambda grid: (1,),
         patch_mlp=True,
+        any_grid=True,
     ),
     MethodSpec(
         name="avg_pool",
@@ -44,6 +45,7 @@ PROJECTORS = (
         tokens=square_tokens,
         ratios=square_ratios,
         patch_mlp=True,
+        any_grid=True,
     ),
     MethodSpec(
         name="pixel_shuffle",
@@ -58,6 +60,7 @@ PROJECTORS = (
         cls="PixelShuffle",
         tokens=square_tokens,
         ratios=square_ratios,
+        any_grid=True,
     ),
     MethodSpec(
         name="tokenpacker",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vr_eval.methods.options import FastVOptions, RandomOptions
-from vr_eval.methods.specs.base import MethodSpec, square_ratios, unchanged_tokens
+from vr_eval.methods.options import DownsampleOptions, FastVOptions, RandomOptions, downsample_factors
+from vr_eval.methods.specs.base import MethodSpec, square_ratios, square_tokens, unchanged_tokens
 
 PRUNINGS = (
     MethodSpec(
@@ -42,6 +42,27 @@ PRUNINGS = (
         tokens=unchanged_tokens,
         ratios=square_ratios,
         needs=("decoder_layers",),
+        trainable=False,
+    ),
+    MethodSpec(
+        name="downsample",
+        seam="pruning",
+        options=DownsampleOptions,
+        version=1,
+        summary="the input image at 1/s of its side: the plain control for every way of saving vision tokens",
+        source="a control (ours), beside FastV, arXiv 2403.06764",
+        link="https://arxiv.org/abs/2403.06764",
+        details=(
+            ("ours", "antialiased bicubic on the processed image; 1/s**2 of the tokens from the first layer on"),
+            ("ours", "the tower's position embeddings are interpolated as transformers does it (bicubic)"),
+            ("ours", "with projectors that take any patch grid, and without refusion"),
+        ),
+        module="vr_eval.methods.downsample",
+        cls="Downsample",
+        tokens=square_tokens,
+        ratios=lambda grid: tuple(s * s for s in downsample_factors(grid)),
+        needs=("image_sizes",),
+        tower_grid=lambda grid, options: grid // int(options.factor),
         trainable=False,
     ),
 )
