@@ -81,6 +81,8 @@ DECODER_STAGES = (
     DecoderStage(Stage("codes", 1200, 24, 0.05, schedule="constant_with_warmup"), ("ocr",), (4,), transcribe=True),
     DecoderStage(Stage("all", 3200, 24, 0.01), SUITES, RATIOS, transcribe=True),
     DecoderStage(Stage("answers", 1800, 16, 0.01), SUITES, (1, 4, 1, 9), transcribe=False),
+    DecoderStage(Stage("charts", 600, 16, 0.05, schedule="constant_with_warmup"), ("chart",), (1,), transcribe=False),
+    DecoderStage(Stage("settle", 900, 16, 0.01), SUITES, (1, 4, 1, 9), transcribe=False),
 )
 SEED = 0
 SHIPPED_GRIDS = ("projectors", "resolution")

@@ -95,14 +95,16 @@ class Session:
 
     def _about(self, cell: Cell, model: LVLM, checkpoint: Path, seconds: float) -> dict[str, Any]:
         total, projector, refusion = map(_parameters, (model, model.projector, model.refusion))
+        shipped = checkpoint.is_relative_to(PACKAGE)
         return records.cell_columns(cell, self.grid) | {
             "status": "done",
             "identity": cell_identity(cell, self.grid),
             "recipe": dataclasses.asdict(cell.recipe),
             "checkpoint": {
                 "id": checkpoint_id(cell),
-                "origin": "shipped" if checkpoint.is_relative_to(PACKAGE) else "trained",
-                "path": str(checkpoint),
+                "origin": "shipped" if shipped else "trained",
+                # The place of a shipped one is the same in every checkout and every wheel.
+                "path": str(checkpoint.relative_to(PACKAGE.parent) if shipped else checkpoint),
             },
             "parameters": {
                 "total": total,
