@@ -13,11 +13,11 @@ class Recipe:
 
     images: int = described(2500, "training images per suite", minimum=1, maximum=1_000_000)
     questions: int = described(12, "questions per image in one training sequence", minimum=1, maximum=64)
-    stage1_steps: int = described(50, "steps that train the method's new parameters alone", minimum=0)
-    stage2_steps: int = described(400, "steps that train new parameters and decoder", minimum=0)
+    stage1_steps: int = described(200, "steps that train the method's new parameters alone", minimum=0)
+    stage2_steps: int = described(240, "steps that train new parameters and decoder", minimum=0)
     batch_size: int = described(16, "images per training step", minimum=1, maximum=65_536)
-    lr_projector: float = described(1e-3, "peak learning rate of the method's new parameters", above=0, maximum=1)
-    lr_decoder: float = described(5e-4, "peak learning rate of the decoder in stage 2", above=0, maximum=1)
+    lr_projector: float = described(6e-3, "peak learning rate of the method's new parameters", above=0, maximum=1)
+    lr_decoder: float = described(3e-4, "peak learning rate of the decoder in stage 2", above=0, maximum=1)
     warmup: float = described(0.03, "part of each stage that warms up; cosine decay after it", minimum=0, maximum=1)
     weight_decay: float = described(0.0, "decoupled weight decay (AdamW)", minimum=0, maximum=1)
 
