@@ -76,8 +76,8 @@ class DecoderStage:
 
 # Codes first: nothing in them can be guessed, so the decoder finds out how to look a colour up and read on from there.
 # On all suites at once it stays at the answers' prior many times longer. Transcripts teach to read and then have to go:
-# among their fifty tokens, the single one of a yes or a number would weigh next to nothing. The heights of bars and lines
-# need a stage of their own for the same reason as codes; it overwrites the other suites, which the last stage brings back.
+# among their fifty tokens, the single one of a yes or a number would weigh next to nothing. The heights of bars and
+# lines need a stage of their own as the codes did; it overwrites the other suites, which the last stage brings back.
 DECODER_STAGES = (
     DecoderStage(Stage("codes", 1200, 24, 0.05, schedule="constant_with_warmup"), ("ocr",), (4,), transcribe=True),
     DecoderStage(Stage("all", 3200, 24, 0.01), SUITES, RATIOS, transcribe=True),
