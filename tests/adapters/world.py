@@ -22,6 +22,7 @@ from vr_eval.models.checkpoints import save_checkpoint
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import lvlm_processor
+from vr_eval.runs import store
 from vr_eval.runs.store import trained_checkpoint
 
 SIDE, PATCH = 48, 4
@@ -75,8 +76,9 @@ batch_size: 4
 
 
 def use(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make `root` the place of tasks and checkpoints, and the working directory."""
+    """Make `root` the place of tasks and checkpoints, and the working directory; nothing travels with the project."""
     resource = paths.resource
+    monkeypatch.setattr(store, "PACKAGE", root / "package")
     monkeypatch.setattr(paths, "resource", lambda name: root / name if name == "tasks" else resource(name))
     monkeypatch.setenv("VR_EVAL_HOME", str(root / "home"))
     monkeypatch.chdir(root)

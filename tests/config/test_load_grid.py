@@ -153,7 +153,11 @@ def test_the_command_line_wins_over_the_file(load: Load) -> None:
         batch_size=3,
         backbone="micro",
     )
-    assert (grid.recipe.stage2_steps, grid.recipe.lr_decoder, grid.recipe.stage1_steps) == (50, 1e-4, 100)
+    assert (grid.recipe.stage2_steps, grid.recipe.lr_decoder, grid.recipe.stage1_steps) == (
+        50,
+        1e-4,
+        Recipe().stage1_steps,
+    )
     assert (grid.name, grid.limit, grid.batch_size) == ("other", 7, 3)
     assert len(grid.cells) == 2 * 2 * 3 + 1
     assert [label for label in labels(grid) if label.startswith("tokenpacker 1/9")] == [

@@ -59,7 +59,7 @@ def test_checkpoints_are_found_only_when_they_are_complete(load: Load, tmp_path:
     trained_checkpoint(unfinished).mkdir(parents=True)
     plan = plan_grid(grid)
     assert [cell.checkpoint for cell in plan.cells] == ["shipped", "trained", "to train", "to train", "to train"]
-    assert [cell.train_seconds for cell in plan.cells][:3] == [0, 0, 500.0]
+    assert [cell.train_seconds for cell in plan.cells][:3] == [0, 0, grid.recipe.steps * 0.5]
     assert find_checkpoint(trained) == paths.home() / "checkpoints" / checkpoint_id(trained)
     assert find_checkpoint(unfinished) is None
 
@@ -87,14 +87,15 @@ def test_a_checkpoint_that_two_cells_share_is_trained_once(load: Load, monkeypat
 
 
 def test_the_table_is_aligned_and_names_the_baseline(load: Load) -> None:
-    lines = plan_grid(load(PRODUCT, limit=5)).to_text().splitlines()
+    grid = load(PRODUCT, limit=5)
+    lines = plan_grid(grid).to_text().splitlines()
     table = lines[4:11]
     ends = {len(line) for line in table}
     assert len(ends) == 1
     assert table[0].split() == ["cell", "seed", "tokens", "checkpoint", "id", "checkpoint", "answered", "time"]
     assert table[-1].startswith("mlp (baseline) ")
     assert "first 5 questions of each" in lines[2]
-    assert "5 cells: 0 answered, 5 checkpoints to train (1000 steps each)" in lines
+    assert f"5 cells: 0 answered, 5 checkpoints to train ({grid.recipe.steps} steps each)" in lines
     assert "measured on 2 CPU cores" in lines[-1]
 
 

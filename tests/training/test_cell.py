@@ -19,7 +19,7 @@ from vr_eval.models.features import FeatureStore, ImageEncoder
 from vr_eval.training.cell import train_cell
 from vr_eval.training.sources import conversations
 
-RECIPE = Recipe(images=2, questions=2, stage1_steps=1, stage2_steps=2, batch_size=4)
+RECIPE = Recipe(images=2, questions=2, stage1_steps=1, stage2_steps=2, batch_size=4, lr_decoder=1e-3)
 
 
 def test_a_cell_trains_its_methods_and_its_decoder_and_leaves_the_tower(tmp_path: Path) -> None:

@@ -139,7 +139,8 @@ class LVLM(PreTrainedModel, GenerationMixin):
         if self.downsampling is None:
             return torch.stack(encode(self.vision_tower, pixel_values, levels), dim=2)
         states = hidden_states(self.vision_tower, self.downsampling(pixel_values), interpolate=True)
-        return torch.stack([states[level] for level in levels], dim=2)
+        # No refusion goes with a smaller image, so nothing but plain levels is read.
+        return torch.stack([states[level] for level in levels if isinstance(level, int)], dim=2)
 
     def forward(
         self,
