@@ -21,7 +21,9 @@ START = """
 import os, signal, sys
 from pathlib import Path
 from vr_eval import paths
+from vr_eval.runs import store
 resource = paths.resource
+store.PACKAGE = Path("package").absolute()
 paths.resource = lambda name: Path(name).absolute() if name == "tasks" else resource(name)
 from vr_eval.config.grid import load_grid
 from vr_eval.runs.execute import run_grid
@@ -45,7 +47,7 @@ sys.exit(f"imported {heavy}" if heavy else code)
 
 
 def start(code: str, root: Path) -> subprocess.CompletedProcess[str]:
-    """Run `code` in `root`, after making the tasks there its tasks."""
+    """Run `code` in `root`, after making the tasks there its tasks; nothing travels with the project."""
     return subprocess.run(
         [sys.executable, "-c", START + code],
         cwd=root,
