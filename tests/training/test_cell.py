@@ -13,6 +13,7 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.config.recipe import Recipe
 from vr_eval.micro.corpus import training_corpus
+from vr_eval.models.backbones import MICRO
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.features import FeatureStore, ImageEncoder
@@ -28,6 +29,7 @@ def test_a_cell_trains_its_methods_and_its_decoder_and_leaves_the_tower(tmp_path
     train_cell(cell, folder, "cpu")
     manifest = json.loads((folder / "checkpoint.json").read_text())
     assert manifest["checkpoint_id"] == checkpoint_id(cell)
+    assert str(MICRO.weights) not in (folder / "config.json").read_text()  # a checkpoint travels
     assert not list(tmp_path.glob("*.training"))  # what a resumed training needs is gone once it is complete
 
     before, _ = build_lvlm(cell)

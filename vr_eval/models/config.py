@@ -45,6 +45,13 @@ class LVLMConfig(PreTrainedConfig):
         kwargs.setdefault("tie_word_embeddings", getattr(self.text_config, "tie_word_embeddings", False))
         super().__init__(**kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Without the folders that tower and decoder were loaded from: a checkpoint travels to other machines."""
+        content: dict[str, Any] = super().to_dict()
+        for part in self.sub_configs:
+            content[part].pop("_name_or_path", None)
+        return content
+
     @property
     def shapes(self) -> Shapes:
         """The sizes that methods are built from."""
