@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer_utils import get_last_checkpoint
 
 from vr_eval.errors import VrEvalError
-from vr_eval.training.muon import MuonAdamW
+from vr_eval.training.muon import Float32Muon, MuonAdamW
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,7 @@ def _optimizer(groups: Sequence[Group], weight_decay: float) -> torch.optim.Opti
     adamw = torch.optim.AdamW(by_adamw, betas=(0.9, 0.98), weight_decay=weight_decay)
     if not by_muon:
         return adamw
-    # This scaling gives a matrix steps of AdamW's size, so that learning rates mean the same for both.
-    return MuonAdamW(torch.optim.Muon(by_muon, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"), adamw)
+    return MuonAdamW(Float32Muon(by_muon, weight_decay=weight_decay), adamw)
 
 
 def _losses(state: TrainerState) -> list[dict[str, float]]:
