@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vr_eval.methods.base import Downsampling, Projector, Pruning, Refusion
+from vr_eval.methods.base import Downsampling, Projector, Pruning, Refusion, Shapes
+from vr_eval.methods.options import Options
 from vr_eval.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -31,9 +32,13 @@ def build_pruning(config: LVLMConfig) -> Pruning | Downsampling | None:
     return None if config.pruning == "none" else _build(config.pruning, config)
 
 
-def _build(name: str, config: LVLMConfig) -> Any:
+def build_method(name: str, shapes: Shapes, options: Options) -> Any:
+    """The module of one method. Raises KeyError for a name that the registry does not hold."""
     spec = METHODS[name]
     # Module and class come from our registry alone; a configuration file can only name an entry of it.
-    method = getattr(import_module(spec.module), spec.cls)
+    return getattr(import_module(spec.module), spec.cls)(shapes, options)
+
+
+def _build(name: str, config: LVLMConfig) -> Any:
     given = {key: tuple(v) if isinstance(v, list) else v for key, v in config.options.get(name, {}).items()}
-    return method(config.shapes, spec.options(**given))
+    return build_method(name, config.shapes, METHODS[name].options(**given))

@@ -39,22 +39,26 @@ def encode(tower: PreTrainedModel, pixels: Tensor, levels: Sequence[Level]) -> l
     views = list(dict.fromkeys(split(level)[0] for level in levels))
     # Where only the plain image is asked for, the tower itself refuses another size.
     plain = pixels if views == [None] else resized(pixels, tower.config.image_size)
+    # Enlarged once for all crops that are cut from it.
+    enlarged = {side: resized(pixels, side * tower.config.image_size) for side in {v.side for v in views if v}}
     found: dict[Level, Tensor] = {}
     for view in views:
-        states = _through(tower, pixels, plain, view)
+        states = _through(tower, enlarged, plain, view)
         found |= {level: states[split(level)[1]] for level in levels if split(level)[0] == view}
     return [found[level] for level in levels]
 
 
 def _through(
-    tower: PreTrainedModel, pixels: Tensor, plain: Tensor, view: CropLevel | StackedLevel | None
+    tower: PreTrainedModel, enlarged: Mapping[int, Tensor], plain: Tensor, view: CropLevel | StackedLevel | None
 ) -> list[Tensor]:
     """Every hidden state of one pass."""
     if view is None:
         return hidden_states(tower, plain)
     if isinstance(view, CropLevel):
-        return hidden_states(tower, crop(pixels, view.side, view.row, view.column, tower.config.image_size))
-    stacks = tower_stacks(tower, pixels, view.side, view.start)
+        return hidden_states(
+            tower, crop(enlarged[view.side], view.side, view.row, view.column, tower.config.image_size)
+        )
+    stacks = tower_stacks(tower, enlarged[view.side], view.side, view.start)
     with added(tower.encoder.layers, {view.start + j * view.interval: stack for j, stack in enumerate(stacks)}):
         return hidden_states(tower, plain)
 
@@ -64,7 +68,9 @@ def hidden_states(tower: PreTrainedModel, pixels: Tensor, interpolate: bool = Fa
 
     `side` is the tower's own unless position embeddings are interpolated; G is side / patch size, rounded down.
     """
-    out = tower(pixels.to(tower.dtype), output_hidden_states=True, interpolate_pos_encoding=interpolate)
+    # Said only where it is needed: not every tower can interpolate.
+    positions = {"interpolate_pos_encoding": True} if interpolate else {}
+    out = tower(pixels.to(tower.dtype), output_hidden_states=True, **positions)
     cells = (pixels.shape[-1] // tower.config.patch_size) ** 2
     return [hidden[:, -cells:] for hidden in out.hidden_states]
 

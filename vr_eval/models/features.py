@@ -11,7 +11,6 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -21,8 +20,9 @@ from transformers import BaseImageProcessor
 
 from vr_eval.config.cell import Cell
 from vr_eval.methods.base import Shapes, tower_levels
+from vr_eval.methods.build import build_method
 from vr_eval.methods.levels import Level, in_order
-from vr_eval.methods.registry import METHODS, NONE, stride
+from vr_eval.methods.registry import NONE, stride
 from vr_eval.models.lvlm import LVLM
 
 DEFAULT_BYTES = 2 * 1024**3
@@ -143,7 +143,6 @@ def levels_of(cell: Cell) -> tuple[Level, ...]:
     )
     built: dict[str, Any] = {NONE: None}
     for name in {cell.projector, cell.refusion} - {NONE}:
-        method = METHODS[name]
         with torch.device("meta"):  # sizes only, no weights
-            built[name] = getattr(import_module(method.module), method.cls)(shapes, cell.resolved(name))
+            built[name] = build_method(name, shapes, cell.resolved(name))
     return tower_levels(built[cell.projector], built[cell.refusion])
