@@ -14,7 +14,7 @@ def test_steps_are_those_of_torchs_muon(shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(shape, generator=generator)
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
-    alike = {"lr": 1e-2, "weight_decay": 0.1}
+    alike = {"lr": 0.1, "weight_decay": 0.1}
     steppers = (Float32Muon([ours], **alike), Muon([theirs], **alike, adjust_lr_fn="match_rms_adamw"))
     for _ in range(3):
         ours.grad = torch.randn(shape, generator=generator)
@@ -23,4 +23,4 @@ def test_steps_are_those_of_torchs_muon(shape: tuple[int, int]) -> None:
             stepper.step()
     assert (theirs - start).abs().mean() > 0.01
     # bfloat16 rounds to three digits.
-    torch.testing.assert_close(ours - start, theirs - start, atol=5e-4, rtol=0)
+    torch.testing.assert_close(ours - start, theirs - start, atol=5e-3, rtol=0)
