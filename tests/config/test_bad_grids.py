@@ -361,7 +361,8 @@ def test_bad_options_of_the_command_line_are_named_as_such(refused: Refused) -> 
     message = refused(MINIMAL, limit=-1, batch_size=0, backbone="mirco")
     assert "--limit: limit: this value does not fit (given: -1" in message
     assert "--batch-size: batch_size: this value does not fit (given: 0" in message
-    assert "--backbone: backbone: unknown backbone (given: 'mirco'; allowed: micro; did you mean 'micro'?)" in message
+    assert "--backbone: backbone: unknown backbone (given: 'mirco'; allowed: micro, " in message
+    assert "did you mean 'micro'?)" in message
 
 
 def test_terminal_escapes_in_a_file_are_not_printed(refused: Refused) -> None:

@@ -37,14 +37,23 @@ def list_backbones() -> str:
         suites = "; ".join(f"{suite}: {', '.join(tasks)}" for suite, tasks in spec.suites.items())
         lines = [
             f"{spec.name}: {spec.summary}",
-            f"  image     {spec.image_px}x{spec.image_px} pixels, {spec.grid}x{spec.grid} patches",
+            f"  image     {_image(spec)}",
             f"  tower     {spec.tower_depth} layers, {spec.tower_width} wide",
             f"  decoder   {spec.decoder_depth} layers, {spec.decoder_width} wide",
             f"  ratios    {', '.join(f'1/{ratio}' for ratio in square_ratios(spec.grid))}",
+            *(f"  weights   {source}" for source in spec.sources),
             f"  suites    {suites}",
         ]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _image(spec: BackboneSpec) -> str:
+    square = f"{spec.image_px}x{spec.image_px} pixels, {spec.grid}x{spec.grid} patches"
+    if spec.tiling is None:
+        return square
+    text = f"a base view and up to {spec.tiling.most_tiles(spec.image_px)} tiles of {square} each"
+    return text if spec.tiling.limit is None else f"{text}; tokens of the tiles limited to {spec.tiling.limit} tiles'"
 
 
 def list_ablations() -> str:

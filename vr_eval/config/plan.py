@@ -6,7 +6,7 @@ Creates nothing and imports nothing heavy.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,8 +36,9 @@ class PlannedCell:
         checkpoint_path: Folder of the checkpoint, if it is there.
         cached: Questions that the run directory has answers to.
         questions: Questions of all its tasks (an estimate: tasks are not opened).
-        train_seconds: Estimated; 0 if the checkpoint is there, or an earlier cell of the plan trains it.
-        evaluate_seconds: Estimated, for the questions that are not cached.
+        train_seconds: Estimated; 0 if the checkpoint is there, or an earlier cell of the plan trains it. ``None`` for a
+            backbone whose speed was not measured.
+        evaluate_seconds: Estimated, for the questions that are not cached; ``None`` likewise.
     """
 
     label: str
@@ -50,8 +51,13 @@ class PlannedCell:
     checkpoint_path: str | None
     cached: int
     questions: int
-    train_seconds: float
-    evaluate_seconds: float
+    train_seconds: float | None
+    evaluate_seconds: float | None
+
+    @property
+    def seconds(self) -> float | None:
+        """Estimated time of both."""
+        return _total((self.train_seconds, self.evaluate_seconds))
 
 
 @dataclass(frozen=True)
@@ -63,14 +69,14 @@ class Plan:
     cells: tuple[PlannedCell, ...]
 
     @property
-    def train_seconds(self) -> float:
-        """Estimated time of all training."""
-        return sum(cell.train_seconds for cell in self.cells)
+    def train_seconds(self) -> float | None:
+        """Estimated time of all training; ``None`` if the speed was not measured."""
+        return _total(cell.train_seconds for cell in self.cells)
 
     @property
-    def evaluate_seconds(self) -> float:
-        """Estimated time of all evaluation."""
-        return sum(cell.evaluate_seconds for cell in self.cells)
+    def evaluate_seconds(self) -> float | None:
+        """Estimated time of all evaluation; ``None`` if the speed was not measured."""
+        return _total(cell.evaluate_seconds for cell in self.cells)
 
     def to_json(self) -> str:
         """The plan for programs."""
@@ -98,11 +104,10 @@ class Plan:
         for cell in self.cells:
             label = f"{cell.label} (baseline)" if cell.baseline else cell.label
             answered = f"{cell.cached}/{cell.questions}"
-            time = duration(cell.train_seconds + cell.evaluate_seconds)
+            time = "-" if cell.seconds is None else duration(cell.seconds)
             rows.append((label, str(cell.seed), str(cell.tokens), cell.checkpoint_id, cell.checkpoint, answered, time))
         to_train = len({cell.checkpoint_id for cell in self.cells if cell.checkpoint == "to train"})
         done = sum(cell.cached == cell.questions for cell in self.cells)
-        total = duration(self.train_seconds + self.evaluate_seconds)
         return "\n".join(
             [
                 f"{grid.name} ({grid.source})",
@@ -113,9 +118,17 @@ class Plan:
                 "",
                 f"{len(self.cells)} cells: {done} answered, {to_train} checkpoints to train "
                 f"({grid.recipe.steps} steps each)",
-                f"about {total}: {duration(self.train_seconds)} to train, "
-                f"{duration(self.evaluate_seconds)} to evaluate (by speeds measured on {MEASURED_ON})",
+                self._estimate(),
             ]
+        )
+
+    def _estimate(self) -> str:
+        train, evaluate = self.train_seconds, self.evaluate_seconds
+        if train is None or evaluate is None:
+            return f"no estimate of the time: the speed of {self.grid.backbone} was not measured"
+        return (
+            f"about {duration(train + evaluate)}: {duration(train)} to train, {duration(evaluate)} to evaluate "
+            f"(by speeds measured on {MEASURED_ON})"
         )
 
 
@@ -137,6 +150,16 @@ def plan_grid(grid: Grid, out: Path | None = None) -> Plan:
             training.add(one.checkpoint_id)
         planned.append(one)
     return Plan(grid, run_dir, tuple(planned))
+
+
+def _total(parts: Iterable[float | None]) -> float | None:
+    """The sum; ``None`` if any part is unknown."""
+    total = 0.0
+    for part in parts:
+        if part is None:
+            return None
+        total += part
+    return total
 
 
 def duration(seconds: float) -> str:
@@ -172,9 +195,16 @@ def _plan_cell(cell: Cell, grid: Grid, run_dir: Path, training: set[str]) -> Pla
         checkpoint_path=str(checkpoint) if checkpoint is not None else None,
         cached=cached,
         questions=questions,
-        train_seconds=cell.recipe.steps * backbone.train_seconds_per_step if to_train else 0.0,
-        evaluate_seconds=(questions - cached) * backbone.eval_ms_per_question / 1000,
+        train_seconds=_time(cell.recipe.steps if to_train else 0, backbone.train_seconds_per_step),
+        evaluate_seconds=_time(questions - cached, backbone.eval_ms_per_question, 1 / 1000),
     )
+
+
+def _time(count: int, each: float | None, unit: float = 1.0) -> float | None:
+    """Seconds of `count` steps or questions; nothing takes no time, whatever the speed."""
+    if count == 0:
+        return 0.0
+    return None if each is None else count * each * unit
 
 
 def _answered(folder: Path, questions: int) -> int:

@@ -6,77 +6,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
-from vr_eval.config.recipe import Recipe
 from vr_eval.micro.version import GENERATOR_VERSION
+from vr_eval.models.presets import PRESETS
+from vr_eval.models.spec import FEATURES, BackboneSpec
 from vr_eval.paths import PACKAGE
 
-FEATURES: Mapping[str, str] = MappingProxyType(
-    {
-        "tower_levels": "hidden states of any layer of the vision tower",
-        "decoder_layers": "a place between decoder layers to change vision tokens",
-        "image_sizes": "a vision tower that takes images of other sizes, with interpolated position embeddings",
-    }
-)
-"""What a method can ask of a backbone, with the words that a refusal uses."""
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """One vision tower and one decoder.
-
-    Attributes:
-        name: Name in grid files.
-        summary: One line for ``vr-eval list backbones``.
-        grid: Patches per side, G.
-        image_px: Pixels per side of the square image.
-        patch_px: Pixels per side of a patch.
-        tower_depth: Layers of the vision tower; hidden states go from 0 (embeddings) to ``tower_depth``.
-        tower_width: Channels of the vision tower, D.
-        tower_heads: Attention heads of the vision tower.
-        select_layer: Hidden state that a projector compresses.
-        decoder_depth: Decoder layers.
-        decoder_width: Channels of the decoder, H.
-        suites: Suite name to its tasks.
-        features: What methods may need (keys of ``FEATURES``).
-        recipe: Default recipe of its cells.
-        data_version: Version of its training data.
-        weights: Folder of its frozen weights, ``None`` where they are not ours to ship.
-        test_questions: Questions of one task, for estimates only.
-        train_seconds_per_step: Measured on 2 CPU cores, for estimates only.
-        eval_ms_per_question: Measured on 2 CPU cores, for estimates only.
-    """
-
-    name: str
-    summary: str
-    grid: int
-    image_px: int
-    patch_px: int
-    tower_depth: int
-    tower_width: int
-    tower_heads: int
-    select_layer: int
-    decoder_depth: int
-    decoder_width: int
-    suites: Mapping[str, tuple[str, ...]]
-    features: frozenset[str]
-    data_version: str
-    weights: Path | None = None
-    recipe: Recipe = field(default_factory=Recipe)
-    test_questions: int = 512
-    train_seconds_per_step: float = 0.6
-    eval_ms_per_question: float = 7.0
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """Tasks of all suites, in order."""
-        return tuple(task for tasks in self.suites.values() for task in tasks)
-
+__all__ = ["BACKBONES", "FEATURES", "MICRO", "BackboneSpec", "weights_hash"]
 
 MICRO = BackboneSpec(
     name="micro",
@@ -103,11 +42,16 @@ MICRO = BackboneSpec(
     weights=PACKAGE / "micro" / "weights",
 )
 
-BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in (MICRO,)}
+BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in (MICRO, *PRESETS)}
 
 
 def weights_hash(spec: BackboneSpec) -> str:
-    """SHA-256 over names and bytes of the weights' files (hidden files aside), or ``"unbuilt"`` without any file."""
+    """SHA-256 over names and bytes of the weights' files (hidden files aside), or ``"unbuilt"`` without any file.
+
+    Weights that are not ours are named by where they come from, revision included.
+    """
+    if spec.sources:
+        return ", ".join(map(str, spec.sources))
     if spec.weights is None or not spec.weights.is_dir():
         return "unbuilt"
     files = []

@@ -1,0 +1,39 @@
+"""LLaVA-NeXT with CLIP-ViT-L/14-336 and Qwen2-0.5B: the paper's baseline, put together from its parts."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from vr_eval.config.recipe import Recipe
+from vr_eval.models.spec import FEATURES, BackboneSpec, Source, Tiling
+
+LLAVA_NEXT_QWEN2_0_5B = BackboneSpec(
+    name="llava_next_qwen2_0_5b",
+    summary="LLaVA-NeXT from parts: CLIP-ViT-L/14-336, Qwen2-0.5B (the paper's baseline)",
+    tower=Source("openai/clip-vit-large-patch14-336"),
+    grid=24,
+    image_px=336,
+    patch_px=14,
+    tower_depth=24,
+    tower_width=1024,
+    tower_heads=16,
+    select_layer=23,
+    tiling=Tiling(((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))),
+    decoder=Source("Qwen/Qwen2-0.5B-Instruct"),
+    decoder_depth=24,
+    decoder_width=896,
+    suites=MappingProxyType(
+        {
+            "ocr": ("textvqa_val", "ocrbench"),
+            "chart": ("chartqa",),
+            "doc": ("docvqa_val", "infovqa_val", "ai2d"),
+            "general": ("gqa", "mmbench_en_dev_static", "mme", "pope", "seed_image", "mmstar"),
+        }
+    ),
+    features=frozenset(FEATURES),
+    data_version="llava-next-data-1",
+    # LLaVA-NeXT's: one epoch of 558 thousand and one of 779 thousand samples.
+    recipe=Recipe(stage1_steps=4361, stage2_steps=6089, batch_size=128, lr_projector=1e-3, lr_decoder=1e-5),
+    train_seconds_per_step=None,
+    eval_ms_per_question=None,
+)

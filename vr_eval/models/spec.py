@@ -1,0 +1,124 @@
+"""What plans, identities and estimates need to know about a backbone, without any weight. Never imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from vr_eval.config.recipe import Recipe
+
+FEATURES: Mapping[str, str] = MappingProxyType(
+    {
+        "tower_levels": "hidden states of any layer of the vision tower",
+        "decoder_layers": "a place between decoder layers to change vision tokens",
+        "image_sizes": "a vision tower that takes images of other sizes, with interpolated position embeddings",
+    }
+)
+"""What a method can ask of a backbone, with the words that a refusal uses."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model on the Hugging Face hub, or a folder in its place.
+
+    Attributes:
+        name: Hub id such as ``llava-hf/llava-1.5-7b-hf``, or the path of a folder.
+        revision: Branch, tag or commit; a commit pins what is loaded.
+    """
+
+    name: str
+    revision: str = "main"
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.revision}"
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Images of any shape as a base view and tiles of the tower's size (LLaVA-NeXT's anyres).
+
+    An image is fitted, with its aspect, into the best of some resolutions and cut into tiles; tokens of the padding are
+    dropped, and a learned token ends every row.
+
+    Attributes:
+        pinpoints: The resolutions, ``(height, width)`` in pixels; both are multiples of the tower's size.
+        limit: Tokens of the tiles, in tiles' worth, above which they are resized by bilinear interpolation
+            (LLaVA-OneVision's anyres_max_9); ``None`` for no limit.
+        lone: Only an image that is alone in its sample is tiled; one of several is shown as its base view, with one
+            newline token after it (LLaVA-OneVision).
+    """
+
+    pinpoints: tuple[tuple[int, int], ...]
+    limit: int | None = None
+    lone: bool = False
+
+    def most_tiles(self, image_px: int) -> int:
+        """Tiles of the largest resolution for a tower of ``image_px`` pixels a side, the base view not counted."""
+        return max((height // image_px) * (width // image_px) for height, width in self.pinpoints)
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """One vision tower and one decoder.
+
+    Attributes:
+        name: Name in grid files.
+        summary: One line for ``vr-eval list backbones``.
+        grid: Patches per side, G.
+        image_px: Pixels per side of the square image (or tile).
+        patch_px: Pixels per side of a patch.
+        tower_depth: Layers of the vision tower; hidden states go from 0 (embeddings) to ``tower_depth``.
+        tower_width: Channels of the vision tower, D.
+        tower_heads: Attention heads of the vision tower.
+        select_layer: Hidden state that a projector compresses.
+        decoder_depth: Decoder layers.
+        decoder_width: Channels of the decoder, H.
+        suites: Suite name to its tasks.
+        features: What methods may need (keys of ``FEATURES``).
+        recipe: Default recipe of its cells.
+        data_version: Version of its training data.
+        weights: Folder of its frozen weights, ``None`` where they are not ours to ship.
+        checkpoint: A whole LLaVA checkpoint (tower, projector, decoder, processor) that its cells start from.
+        tower: Where its vision tower and image processor come from, if not from ``checkpoint``.
+        decoder: Where its decoder and tokenizer come from, if not from ``checkpoint``.
+        tiling: How images are cut into tiles; ``None`` if every image is one square.
+        test_questions: Questions of one task, for estimates only.
+        train_seconds_per_step: Measured on 2 CPU cores, for estimates only; ``None`` where it was not.
+        eval_ms_per_question: Measured on 2 CPU cores, for estimates only; ``None`` where it was not.
+    """
+
+    name: str
+    summary: str
+    grid: int
+    image_px: int
+    patch_px: int
+    tower_depth: int
+    tower_width: int
+    tower_heads: int
+    select_layer: int
+    decoder_depth: int
+    decoder_width: int
+    suites: Mapping[str, tuple[str, ...]]
+    features: frozenset[str]
+    data_version: str
+    weights: Path | None = None
+    checkpoint: Source | None = None
+    tower: Source | None = None
+    decoder: Source | None = None
+    tiling: Tiling | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+    test_questions: int = 512
+    train_seconds_per_step: float | None = 0.6
+    eval_ms_per_question: float | None = 7.0
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks of all suites, in order."""
+        return tuple(task for tasks in self.suites.values() for task in tasks)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Everything that is loaded from outside of this project."""
+        return tuple(source for source in (self.checkpoint, self.tower, self.decoder) if source is not None)
