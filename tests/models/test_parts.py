@@ -1,4 +1,4 @@
-"""Any CLIP or SigLIP tower with any Llama, Qwen2, Qwen3 or Phi decoder computes the same in any batch, cached or not."""
+"""Any CLIP or SigLIP tower with any Llama, Qwen2, Qwen3 or Phi decoder: the same in any batch, cached or not."""
 
 from __future__ import annotations
 
