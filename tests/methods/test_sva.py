@@ -11,7 +11,8 @@ from tests.tiny import batch, pixels, prompt, tiny_lvlm
 from vr_eval.layers.windows import window_index
 from vr_eval.methods.base import Shapes, VisionFeatures
 from vr_eval.methods.options import SVAConnectorOptions, SVAOptions
-from vr_eval.methods.sva import SVA, SVAConnector, VisionTokenSampler, open_windows
+from vr_eval.methods.sva import SVA, SVAConnector
+from vr_eval.methods.sva_layers import VisionTokenSampler, merged, normed_linear, open_windows
 from vr_eval.models.lvlm import LVLM
 
 
@@ -124,6 +125,35 @@ def test_with_its_connector_both_read_one_projection_of_the_tower() -> None:
     features = VisionFeatures(model.encode_images(pixels(1)), model.feature_levels)
     context, _ = model.refusion.prepare(features)
     assert torch.equal(context, model.projector.towers(features, model.projector.window)[0])
+
+
+@torch.no_grad()
+def test_a_shared_projection_of_the_tower_is_computed_once_a_prefill() -> None:
+    model = tiny_lvlm("sva_connector", 4, "sva")
+    calls: list[torch.Tensor] = []
+    lift = model.projector.towers.mm_projector_aux_0
+    handle = lift.register_forward_hook(lambda module, args, out: calls.append(out))
+    ids = torch.tensor([prompt(model, 5, "image", 6)])
+    first = model(ids, None, pixels(1)).logits
+    assert len(calls) == 1
+    other = model(ids, None, pixels(1, seed=1)).logits  # of another image, nothing is left over
+    handle.remove()
+    assert len(calls) == 2
+    assert not torch.equal(calls[0], calls[1])
+    assert not torch.equal(first, other)
+
+
+@torch.no_grad()
+def test_one_product_gives_what_norms_and_products_of_their_own_give() -> None:
+    torch.manual_seed(0)
+    lifts = [normed_linear(6, 5), normed_linear(6, 3)]
+    for lift in lifts:
+        for parameter in lift.parameters():
+            parameter.add_(torch.randn(parameter.shape))
+    x = torch.randn(4, 7, 6)
+    joint = merged(lifts)
+    assert [type(module).__name__ for module in joint] == ["LayerNorm", "Linear"]
+    torch.testing.assert_close(joint(x), torch.cat([lift(x) for lift in lifts], -1), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -130,6 +130,25 @@ def test_the_inference_version_agrees(model: LVLM) -> None:
     merged = copy.deepcopy(model).to_inference()
     torch.testing.assert_close(merged(ids, None, pixels(2)).logits, trained, atol=1e-4, rtol=0)
     assert not any(parameter.requires_grad for parameter in merged.parameters())
+    assert torch.equal(merged.to_inference()(ids, None, pixels(2)).logits, merged(ids, None, pixels(2)).logits)
+
+
+def test_the_inference_version_holds_no_dead_parameter(model: LVLM) -> None:
+    import copy
+
+    merged = copy.deepcopy(model).to_inference()
+    parts = [part for part in (merged.projector, merged.refusion) if part is not None]
+    for part in parts:
+        part.requires_grad_(True)
+    ids = torch.tensor([prompt(merged, 5, "image", 6, 7, 8)])
+    merged(ids, None, pixels(1)).logits[0, -1].square().sum().backward()
+    assert all(p.grad is not None for part in parts for p in part.parameters())
+    trained = [part for part in (model.projector, model.refusion) if part is not None]
+    assert sum(p.numel() for part in parts for p in part.parameters()) <= sum(
+        p.numel() for part in trained for p in part.parameters()
+    )
+    with pytest.raises(ValueError, match="inference version of a model cannot be saved"):
+        merged.save_pretrained("nowhere")
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ tensors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -48,6 +48,8 @@ class VisionFeatures:
 
     maps: Tensor
     levels: tuple[Level, ...]
+    shared: dict[nn.Module, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What a module that two methods share has made of them; it is made once, and goes with them."""
 
     def level(self, level: Level) -> Tensor:
         """One hidden state, ``(M, G*G, D)``. Raises KeyError where it was not kept."""
@@ -123,6 +125,9 @@ class Projector(nn.Module):
     def reset_buffers(self) -> None:
         """Make the buffers that no checkpoint holds (again)."""
 
+    def to_inference(self) -> None:
+        """Merge what is constant after training, and drop what was merged. The outputs stay within 1e-4."""
+
 
 class Refusion(nn.Module):
     """Seam 2. Looks at the vision features again after some decoder layers."""
@@ -154,7 +159,7 @@ class Refusion(nn.Module):
         """Make the buffers that no checkpoint holds (again)."""
 
     def to_inference(self) -> None:
-        """Merge what is constant after training. The outputs stay within 1e-4."""
+        """Merge what is constant after training, and drop what was merged. The outputs stay within 1e-4."""
 
 
 def read_levels(projector: Projector, refusion: Refusion | None) -> tuple[Level, ...]:

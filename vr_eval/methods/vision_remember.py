@@ -30,7 +30,8 @@ class CrossAttention(nn.Module):
         self.heads = heads
         self.norm = nn.RMSNorm(width, eps=_EPS)
         self.query = nn.Linear(width, width, bias=False)
-        self.key_value = nn.Linear(source_width, 2 * width, bias=False)
+        # None in the inference version, where one product serves all insertion points.
+        self.key_value: nn.Linear | None = nn.Linear(source_width, 2 * width, bias=False)
         self.cell = nn.Parameter(torch.zeros(slots, width))  # the learned embedding of a window cell, added to keys
         self.out = nn.Linear(width, width, bias=False)
         nn.init.normal_(self.cell, std=0.02)
@@ -111,7 +112,8 @@ class VisionRemember(Refusion):
     """Vision Remember modules after the decoder layers `layers`; at prefill only, on vision positions only."""
 
     windows: Tensor | None
-    merged: Tensor | None
+    key_values: nn.Linear | None
+    """Keys and values of all insertion points, in the inference version."""
     blocks: Any  # nn.ModuleList of Block, whose items it types as Module
 
     def __init__(self, shapes: Shapes, options: VisionRememberOptions) -> None:
@@ -128,7 +130,7 @@ class VisionRemember(Refusion):
         slots = cells * len(self.levels) if every_level and self.windows is None else cells
         source_width = shapes.tower_width * (1 if every_level else len(self.levels))
         self.blocks = nn.ModuleList(Block(shapes, source_width, slots, options) for _ in self.layers)
-        self.register_buffer("merged", None, persistent=False)
+        self.key_values = None
 
     def reset_buffers(self) -> None:
         windows = None
@@ -148,15 +150,20 @@ class VisionRemember(Refusion):
 
     def to_inference(self) -> None:
         """Stack the key and value weights of all points, so that one matrix product serves them all."""
-        weights = [block.cross.key_value.weight for block in self.blocks if block.cross is not None]
-        if weights:
-            self.merged = torch.cat(weights).detach()
+        crossing = [block.cross for block in self.blocks if block.cross is not None]
+        if not crossing or self.key_values is not None:
+            return
+        weight = torch.cat([cross.key_value.weight for cross in crossing]).detach()
+        self.key_values = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        self.key_values.weight = nn.Parameter(weight, requires_grad=False)
+        for cross in crossing:
+            cross.key_value = None
 
     def prepare(self, features: VisionFeatures) -> Sequence[Tensor] | None:
         """Keys and values ``(M, C, 2*H)`` of every insertion point, from one product; None in the training version."""
-        if self.merged is None:
+        if self.key_values is None:
             return None
-        return nn.functional.linear(self.source(features), self.merged).chunk(len(self.blocks), dim=-1)
+        return self.key_values(self.source(features)).chunk(len(self.blocks), dim=-1)
 
     def inject(self, point: int, hidden: Tensor, given: RefusionInput) -> Tensor:
         block = self.blocks[point]

@@ -78,6 +78,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
         self.read_levels = read_levels(self.projector, self.refusion)
         # What stands in their place in the features: not the same where a method acts in the tower.
         self.feature_levels = tower_levels(self.projector, self.refusion)
+        self.is_inference = False
         self.post_init()
 
     def fill_pruning(self) -> None:
@@ -118,11 +119,21 @@ class LVLM(PreTrainedModel, GenerationMixin):
         return (self.grid // self.config.shapes.stride) ** 2
 
     def to_inference(self) -> LVLM:
-        """The inference version, in place: frozen, merged constants. Logits stay within 1e-4."""
-        self.eval().requires_grad_(False)
-        if self.refusion is not None:
-            self.refusion.to_inference()
-        return self
+        """The inference version, in place: frozen, merged constants, no dead parameters. Logits stay within 1e-4.
+
+        It cannot be trained or saved any more: its weights do not have the names that a checkpoint holds.
+        """
+        for part in (self.projector, self.refusion):
+            if part is not None:
+                part.to_inference()
+        self.is_inference = True
+        return self.eval().requires_grad_(False)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As Hugging Face models. Raises ValueError for the inference version."""
+        if self.is_inference:
+            raise ValueError("the inference version of a model cannot be saved; save the training version before")
+        super().save_pretrained(*args, **kwargs)
 
     def encode_images(self, pixel_values: Tensor, levels: tuple[Level, ...] | None = None) -> Tensor:
         """Hidden states of the tower, class token dropped; of crops of the images too, where `levels` name them.
