@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -26,6 +27,10 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask
 
     Source: Vaswani et al. 2017, eq. 1, restricted to windows (Vision Remember, figure 3).
     """
+    if has_torch_function((query, key, value)):
+        # No matrix product, so that this alone tells a counter of operations of it (measure/flops.py).
+        given = (query, key, value)
+        return handle_torch_function(window_attention, given, *given, heads, mask)
     q = split_heads(query, heads).unsqueeze(1)  # (T, 1, h, d)
     k = split_heads(key, heads)  # (T, W, h, d)
     scores = (q * k).sum(-1) * q.shape[-1] ** -0.5  # (T, W, h)
