@@ -189,6 +189,40 @@ def test_general_answers_agree_with_the_objects_drawn() -> None:
                 assert [question.answer in thing for thing in named] == [True]
 
 
+def test_every_object_has_one_patch_at_which_it_is_counted() -> None:
+    for one in scenes("general", "train"):
+        assert one.anchors.sum() == len(one.key.split("|")) - 1
+        assert set(one.anchors.flat) <= {0, 1}
+    assert not any(one.anchors.any() for suite in ("ocr", "chart", "doc") for one in scenes(suite, "train"))
+
+
+_LOOKED_UP = {
+    "ocr": ("ocr_colour", "ocr_place"),
+    "chart": ("bar_value", "bar_colour", "line_value", "line_colour", "pie_share"),
+    "doc": ("form_field", "table_cell", "receipt_price", "receipt_total", "receipt_shop"),
+    "general": ("count_shape", "count_colour"),
+}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_facts_answer_what_the_questions_look_up(suite: str) -> None:
+    asked = 0
+    for one in scenes(suite, "train"):
+        facts = [(set(words[:-1]), words[-1]) for words in (fact.split() for fact in one.facts)]
+        assert len({frozenset(names) for names, _ in facts}) == len(facts)
+        for question in one.questions:
+            if question.kind not in _LOOKED_UP[suite]:
+                continue
+            # Plurals and the words of a question around what it looks up.
+            words = question.question.rstrip("?.").split()
+            words += [word.removesuffix("es") for word in words] + [word.removesuffix("s") for word in words]
+            named = [value for names, value in facts if names <= {*words, "total" if "pay" in words else ""}]
+            if question.answer != "0":  # not every absent shape and colour is listed
+                assert question.answer in named, (one.id, question)
+                asked += 1
+    assert asked > 20
+
+
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_committed_test_set_is_what_the_generator_draws(suite: str) -> None:
     rows = committed(suite)

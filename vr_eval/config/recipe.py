@@ -12,7 +12,8 @@ class Recipe:
     """Two stages: first the method's new parameters alone, then those and the decoder (the tower stays frozen)."""
 
     images: int = described(2500, "training images per suite", minimum=1, maximum=1_000_000)
-    questions: int = described(12, "questions per image in one training sequence", minimum=1, maximum=64)
+    questions: int = described(4, "questions per image in one training sequence", minimum=1, maximum=64)
+    facts: int = described(12, "facts per image that are listed after them", minimum=0, maximum=64)
     stage1_steps: int = described(200, "steps that train the method's new parameters alone", minimum=0)
     stage2_steps: int = described(240, "steps that train new parameters and decoder", minimum=0)
     batch_size: int = described(16, "images per training step", minimum=1, maximum=65_536)

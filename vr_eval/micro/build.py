@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,12 +30,11 @@ from transformers import (
 from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.methods.levels import Level
-from vr_eval.micro.corpus import Corpus, Turns, training_corpus
+from vr_eval.micro.corpus import READ, Corpus, Turns, reading, training_corpus
 from vr_eval.micro.data import COLOURS, GLYPHS, SUITES
 from vr_eval.micro.data.store import write_test_sets
 from vr_eval.micro.decoder import (
     RATIOS,
-    TRANSCRIBE,
     ConversationTurns,
     MixedCollator,
     MixedRatios,
@@ -57,10 +56,15 @@ IMAGES, QUESTIONS = 2500, 12
 """Training images a suite and questions an image that tower and decoder are pre-trained on."""
 FIRST_QUESTIONS = 4
 """Questions an image that the tokenizer and the first stages of the decoder see."""
+FACT_QUESTIONS, FACTS = 2, 12
+"""Questions an image, and facts after them, in the stages that list facts."""
 TOWER_STAGE = Stage("tower", steps=1800, batch_size=32, warmup=0.05, weight_decay=0.01)
 TOWER_LR = 2e-3
 DECODER_LR, DECODER_MUON_LR = 1e-3, 3e-3
 """Peak rates of embeddings, norms and projector, and of the matrices of the decoder's layers."""
+
+
+TrainingSequence = Literal["transcript", "facts", "questions"]
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,8 @@ class DecoderStage:
     stage: Stage
     suites: tuple[str, ...]
     ratios: tuple[int, ...]
-    transcribe: bool
-    """A few questions and then everything that stands on the image, or else many questions."""
+    sequence: TrainingSequence
+    """A few questions and then a transcript of the image, a few questions and then its facts, or many questions."""
 
 
 # Codes first: nothing in them can be guessed, so the decoder finds out how to look a colour up and read on from there.
@@ -79,11 +83,15 @@ class DecoderStage:
 # among their fifty tokens, the single one of a yes or a number would weigh next to nothing. The heights of bars and
 # lines need a stage of their own as the codes did; it overwrites the other suites, which the last stage brings back.
 DECODER_STAGES = (
-    DecoderStage(Stage("codes", 1200, 24, 0.05, schedule="constant_with_warmup"), ("ocr",), (4,), transcribe=True),
-    DecoderStage(Stage("all", 3200, 24, 0.01), SUITES, RATIOS, transcribe=True),
-    DecoderStage(Stage("answers", 1800, 16, 0.01), SUITES, (1, 4, 1, 9), transcribe=False),
-    DecoderStage(Stage("charts", 600, 16, 0.05, schedule="constant_with_warmup"), ("chart",), (1,), transcribe=False),
-    DecoderStage(Stage("settle", 900, 16, 0.01), SUITES, (1, 4, 1, 9), transcribe=False),
+    DecoderStage(
+        Stage("codes", 1200, 24, 0.05, schedule="constant_with_warmup"), ("ocr",), (4,), sequence="transcript"
+    ),
+    DecoderStage(Stage("all", 3200, 24, 0.01), SUITES, RATIOS, sequence="transcript"),
+    DecoderStage(Stage("answers", 1800, 16, 0.01), SUITES, (1, 4, 1, 9), sequence="questions"),
+    DecoderStage(
+        Stage("charts", 600, 16, 0.05, schedule="constant_with_warmup"), ("chart",), (1,), sequence="questions"
+    ),
+    DecoderStage(Stage("settle", 900, 16, 0.01), SUITES, (1, 4, 1, 9), sequence="questions"),
 )
 SEED = 0
 SHIPPED_GRIDS = ("projectors", "resolution")
@@ -95,7 +103,7 @@ def build_weights(work: Path, folder: Path) -> None:
     corpus = training_corpus(IMAGES, QUESTIONS)
     if not (folder / TOKENIZER).is_dir():
         texts = [text for turns in _first(corpus.turns) for turn in turns for text in turn]
-        texts += [TRANSCRIBE, *COLOURS, *(f" {name}" for name in (*COLOURS, *GLYPHS) if len(name) > 1)]
+        texts += [READ, *COLOURS, *(f" {name}" for name in (*COLOURS, *GLYPHS) if len(name) > 1)]
         _finish(folder / TOKENIZER, train_tokenizer(texts).save_pretrained)
     tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
     if not (folder / TOWER).is_dir():
@@ -122,10 +130,10 @@ def train_tower(corpus: Corpus, out: Path) -> CLIPVisionModel:
 
     def batches(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         pixels = process([sample["image"] for sample in samples], return_tensors="pt")["pixel_values"]
-        labels = {name: torch.from_numpy(np.stack([s[name] for s in samples])).long() for name in ("glyphs", "colours")}
+        labels = {name: torch.from_numpy(np.stack([s[name] for s in samples])).long() for name in corpus.labels}
         return {"pixel_values": pixels, **labels}
 
-    dataset = DenseDataset(corpus.images, corpus.glyphs, corpus.colours)
+    dataset = DenseDataset(corpus.images, corpus.labels)
     fit(model, dataset, batches, TOWER_STAGE, [Group(list(model.parameters()), TOWER_LR)], out, SEED)
     tower = model.tower.eval()
     unit_features(tower, process(corpus.images[:: len(corpus.images) // 256], return_tensors="pt")["pixel_values"])
@@ -147,14 +155,7 @@ def train_decoder(
         return model.models[1].encode_images(pixels, levels)
 
     features = cached_features(out / "features", (MICRO.select_layer,), corpus.images, encode)
-    side = MICRO.grid
-    read = [
-        transcript(g.reshape(side, side), c.reshape(side, side))
-        for g, c in zip(corpus.glyphs, corpus.colours, strict=True)
-    ]
-    # The transcript comes last: an answer after it could be copied from the text.
-    first = _first(corpus.turns)
-    transcribed = [[*asked, (TRANSCRIBE, text)] for asked, text in zip(first, read, strict=True)]
+    turns = {kind: conversations(corpus, kind) for kind in {part.sequence for part in DECODER_STAGES}}
     matrices = [parameter for parameter in decoder.model.layers.parameters() if parameter.ndim == 2]
     by_muon = set(matrices)
     others = [parameter for parameter in decoder.parameters() if parameter not in by_muon]
@@ -164,10 +165,25 @@ def train_decoder(
     ]
     for part in DECODER_STAGES:
         rows = [row for row, suite in enumerate(corpus.suites) if suite in part.suites]
-        dataset = ConversationTurns(transcribed if part.transcribe else corpus.turns, features[0])
+        dataset = ConversationTurns(turns[part.sequence], features[0])
         collator = MixedCollator(tokenizer, part.ratios)
         fit(model, Subset(dataset, rows), collator, part.stage, groups, out / part.stage.name, SEED)
     return decoder.eval()
+
+
+def conversations(corpus: Corpus, sequence: TrainingSequence) -> list[Turns]:
+    """One training sequence per image; what is read off it comes last: an answer after that could be copied."""
+    if sequence == "questions":
+        return corpus.turns
+    if sequence == "facts":
+        return [
+            [*asked[:FACT_QUESTIONS], *reading(facts, FACTS, image)]
+            for image, (asked, facts) in enumerate(zip(corpus.turns, corpus.facts, strict=True))
+        ]
+    square = (-1, MICRO.grid, MICRO.grid)
+    labels = zip(corpus.labels["glyphs"].reshape(square), corpus.labels["colours"].reshape(square), strict=True)
+    read = [transcript(glyphs, colours) for glyphs, colours in labels]
+    return [[*asked, (READ, text)] for asked, text in zip(_first(corpus.turns), read, strict=True)]
 
 
 def _first(turns: Sequence[Turns]) -> list[Turns]:

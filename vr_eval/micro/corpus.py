@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,18 @@ from PIL import Image
 from vr_eval.micro.data.store import load
 
 Turns = list[tuple[str, str]]
+READ = "Read the image."
+
+
+def reading(facts: Sequence[str], limit: int, image: int) -> Turns:
+    """One turn that asks for everything on an image and lists up to `limit` of its facts; none for a limit of 0.
+
+    A fact spends a few tokens where a question and its answer spend twenty, so a sequence of them teaches several times
+    as much (as derendering a chart into its table does, DePlot, arXiv 2212.10505). Their order is drawn anew for every
+    image: in the order of the page the next value would be found by its place, and not by what it is looked up by.
+    """
+    chosen = random.Random(image).sample(facts, min(limit, len(facts)))
+    return [(READ, "\n".join(chosen))] if chosen else []
 
 
 @dataclass(frozen=True)
@@ -22,10 +35,10 @@ class Corpus:
     """RGB, decoded when asked for; a slice is a list of images."""
     suites: list[str]
     turns: list[Turns]
-    glyphs: NDArray[np.uint8] = field(repr=False)
-    """``(n, G*G)`` class of each patch."""
-    colours: NDArray[np.uint8] = field(repr=False)
-    """``(n, G*G)`` colour class of each patch."""
+    facts: list[list[str]]
+    """What each image says, one short statement each: what is looked up, and its value."""
+    labels: dict[str, NDArray[np.uint8]] = field(repr=False)
+    """Classes of each patch, ``(n, G*G)`` each: `glyphs`, `colours` and `anchors`."""
 
 
 def training_corpus(images: int, questions: int) -> Corpus:
@@ -37,5 +50,5 @@ def training_corpus(images: int, questions: int) -> Corpus:
     data = load("train", images, questions)
     asked = zip(data["questions"], data["answers"], strict=True)
     turns = [list(zip(texts, answers, strict=True)) for texts, answers in asked]
-    glyphs, colours = (np.array(list(data[name]), dtype=np.uint8) for name in ("glyphs", "colours"))
-    return Corpus(data["image"], list(data["suite"]), turns, glyphs, colours)
+    labels = {name: np.array(list(data[name]), dtype=np.uint8) for name in ("glyphs", "colours", "anchors")}
+    return Corpus(data["image"], list(data["suite"]), turns, list(data["facts"]), labels)

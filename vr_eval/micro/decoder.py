@@ -26,7 +26,6 @@ from vr_eval.training.conversation import Encoded, encode
 from vr_eval.training.data import collate
 
 RATIOS = (1, 4, 9)
-TRANSCRIBE = "Read the image."
 _SILENT = frozenset({"blank", "bar", "line", "slice"})  # what fills areas and carries no value
 
 

@@ -1,13 +1,15 @@
-"""Pre-training of the micro vision tower: which glyph and which colour stands on every patch, and where the patch is.
+"""Pre-training of the micro vision tower: which glyph and which colour stands on every patch, where the patch is, and
+at which patch an object is counted.
 
 Dense supervision makes a tower of 0.5 million parameters readable in minutes; the heads are thrown away after it.
 Without the place as a target the tower forgets it (a linear probe on the result is at chance), and no decoder can then
-read a table's cell or a bar's height; CLIP's own features keep it.
+read a table's cell or a bar's height; CLIP's own features keep it. Without the anchors an object of nine patches looks
+like two of four.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,10 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from vr_eval.micro.data import COLOURS, GLYPHS
 from vr_eval.models.backbones import MICRO
 
-_BLANK_WEIGHT = 0.1  # nine patches in ten are blank; unweighted, the first hundred steps learn only that
+# Nine patches in ten are blank. Unweighted, the first hundred steps learn only that; and a linear probe on a tower with
+# unweighted places found 97 % of all rows, but only 77 % of those of the tops of bars.
+_BLANK_WEIGHT = 0.1
+_ANCHOR_WEIGHT = 10.0  # about one patch in a hundred
 
 
 def tower_config() -> CLIPVisionConfig:
@@ -37,9 +42,10 @@ def tower_config() -> CLIPVisionConfig:
 
 
 class DensePretraining(nn.Module):
-    """The tower under two linear heads on its last hidden state; its forward returns the loss, for the Trainer."""
+    """The tower under linear heads on its last hidden state; its forward returns the loss, for the Trainer."""
 
     glyph_weight: Tensor
+    anchor_weight: Tensor
 
     def __init__(self, tower: CLIPVisionModel) -> None:
         super().__init__()
@@ -48,25 +54,33 @@ class DensePretraining(nn.Module):
         self.colour_head = nn.Linear(MICRO.tower_width, len(COLOURS) + 1)
         self.row_head = nn.Linear(MICRO.tower_width, MICRO.grid)
         self.column_head = nn.Linear(MICRO.tower_width, MICRO.grid)
+        self.anchor_head = nn.Linear(MICRO.tower_width, 2)
         weight = torch.ones(len(GLYPHS))
         weight[0] = _BLANK_WEIGHT
         self.register_buffer("glyph_weight", weight)
+        self.register_buffer("anchor_weight", torch.tensor([1.0, _ANCHOR_WEIGHT]))
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """``(M, G*G, D)``: what the vision seam will read."""
         hidden = self.tower(pixel_values, output_hidden_states=True).hidden_states[MICRO.select_layer]
         return hidden[:, -(MICRO.grid**2) :]
 
-    def forward(self, pixel_values: Tensor, glyphs: Tensor, colours: Tensor) -> dict[str, Tensor]:
+    def forward(self, pixel_values: Tensor, glyphs: Tensor, colours: Tensor, anchors: Tensor) -> dict[str, Tensor]:
+        """Labels ``(M, G*G)``: classes of `GLYPHS` and `COLOURS` (0: background), and 1 where an object is counted."""
         patches = self.features(pixel_values)
         places = torch.arange(MICRO.grid**2, device=patches.device).expand(len(patches), -1)
-        rows, columns = places // MICRO.grid, places % MICRO.grid
+        printed = torch.where(glyphs > 0, 1.0, _BLANK_WEIGHT)
 
         def loss(head: nn.Linear, target: Tensor, weight: Tensor | None = None) -> Tensor:
             return F.cross_entropy(head(patches).flatten(0, 1), target.flatten(), weight=weight)
 
-        seen = loss(self.glyph_head, glyphs, self.glyph_weight) + 0.5 * loss(self.colour_head, colours)
-        return {"loss": seen + 0.25 * (loss(self.row_head, rows) + loss(self.column_head, columns))}
+        def placed(head: nn.Linear, target: Tensor) -> Tensor:
+            each = F.cross_entropy(head(patches).transpose(1, 2), target, reduction="none")
+            return (each * printed).sum() / printed.sum()
+
+        what = loss(self.glyph_head, glyphs, self.glyph_weight) + 0.5 * loss(self.colour_head, colours)
+        where = placed(self.row_head, places // MICRO.grid) + placed(self.column_head, places % MICRO.grid)
+        return {"loss": what + 0.5 * where + 0.5 * loss(self.anchor_head, anchors, self.anchor_weight)}
 
 
 @torch.no_grad()
@@ -88,13 +102,13 @@ def unit_features(tower: CLIPVisionModel, pixel_values: Tensor) -> float:
 
 
 class DenseDataset(Dataset[dict[str, Any]]):
-    """Images with their glyph and colour classes ``(n, G*G)``."""
+    """Images with their classes per patch, ``(n, G*G)`` for each name of `labels`."""
 
-    def __init__(self, images: Sequence[Any], glyphs: NDArray[np.uint8], colours: NDArray[np.uint8]) -> None:
-        self.images, self.glyphs, self.colours = images, glyphs, colours
+    def __init__(self, images: Sequence[Any], labels: Mapping[str, NDArray[np.uint8]]) -> None:
+        self.images, self.labels = images, labels
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": self.images[index], "glyphs": self.glyphs[index], "colours": self.colours[index]}
+        return {"image": self.images[index], **{name: classes[index] for name, classes in self.labels.items()}}

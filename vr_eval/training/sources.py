@@ -21,15 +21,21 @@ from vr_eval.training.data import ConversationDataset, cached_features
 
 
 def conversations(cell: Cell, model: LVLM, processor: LlavaProcessor) -> ConversationDataset:
-    """The training set of `cell`: `recipe.images` images a suite, `recipe.questions` questions on each."""
-    from vr_eval.micro.corpus import training_corpus
+    """The training set of `cell`: `recipe.images` images a suite, questions on each, and then its facts.
+
+    Facts come last: an answer after them could be copied from the text.
+    """
+    from vr_eval.micro.corpus import reading, training_corpus
 
     corpus = training_corpus(cell.recipe.images, cell.recipe.questions)
     key = hashlib.sha256(f"{weights_hash(cell.spec)}|{cell.spec.data_version}|{cell.recipe.images}".encode())
     features = cached_features(
         feature_folder(key.hexdigest()[:16]), model.feature_levels, corpus.images, tower_encoder(model, processor)
     )
-    samples = [encode(processor.tokenizer, turns, model.tokens_per_image) for turns in corpus.turns]
+    samples = [
+        encode(processor.tokenizer, [*turns, *reading(facts, cell.recipe.facts, image)], model.tokens_per_image)
+        for image, (turns, facts) in enumerate(zip(corpus.turns, corpus.facts, strict=True))
+    ]
     return ConversationDataset(samples, features)
 
 

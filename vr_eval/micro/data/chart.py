@@ -130,6 +130,27 @@ def _ask_pie(rng: random.Random, chart: _Chart) -> list[Question]:
     return found
 
 
+def _facts(chart: _Chart) -> tuple[str, ...]:
+    """Every value behind the letter, the colour or both that it is looked up by."""
+    first = chart.series[0]
+    by_letter = (
+        [f"{letter} {value}" for letter, value in zip(chart.letters, first, strict=True)] if chart.letters else []
+    )
+    by_colour = [f"{colour} {value}" for colour, value in zip(chart.colours, first, strict=False)]
+    match chart.form:
+        case "bar":
+            return (*by_letter, *(by_colour if len(chart.colours) > 1 else ()))
+        case "pie":
+            return tuple(by_colour)
+    if len(chart.series) == 1:
+        return tuple(by_letter)
+    return tuple(
+        f"{colour} {letter} {value}"
+        for colour, values in zip(chart.colours, chart.series, strict=True)
+        for letter, value in zip(chart.letters, values, strict=True)
+    )
+
+
 def draw(rng: random.Random, split: str) -> Draft:
     """Draw one bar, line or pie chart that belongs to ``split``."""
     page = Page(rng, dark_share=0.12)
@@ -149,4 +170,5 @@ def draw(rng: random.Random, split: str) -> Draft:
         case _:
             plot.pie(page, chart.colours, chart.series[0])
             questions = _ask_pie(rng, chart)
-    return Draft(key, page.finish(), page.glyphs, page.colours, tuple(questions))
+    labels = (page.glyphs, page.colours, page.anchors)
+    return Draft(key, page.finish(), *labels, tuple(questions), _facts(chart))

@@ -179,6 +179,18 @@ def _paint_receipt(page: Page, receipt: _Receipt, ink: str) -> list[Question]:
     return questions
 
 
+def _facts(document: _Document) -> tuple[str, ...]:
+    """Every value behind the field, the item, or the header and row that it is looked up by."""
+    match document:
+        case _Form(fields):
+            return tuple(f"{name.lower()} {value}" for name, value in fields)
+        case _Table(headers, rows):
+            cells = ((head, word, cell) for word, values in rows for head, cell in zip(headers, values, strict=True))
+            return tuple(f"{head.lower()} {word} {cell}" for head, word, cell in cells)
+    prices = [f"{name.lower()} {_money(price)}" for name, price in document.items]
+    return (*prices, f"total {_money(document.total)}", f"shop {document.shop}")
+
+
 def draw(rng: random.Random, split: str) -> Draft:
     """Draw one form, table or receipt that belongs to ``split``."""
     page = Page(rng, dark_share=0.1)
@@ -195,4 +207,5 @@ def draw(rng: random.Random, split: str) -> Draft:
             questions = _paint_table(page, document, ink)
         case _Receipt():
             questions = _paint_receipt(page, document, ink)
-    return Draft(key, page.finish(), page.glyphs, page.colours, tuple(questions))
+    labels = (page.glyphs, page.colours, page.anchors)
+    return Draft(key, page.finish(), *labels, tuple(questions), _facts(document))

@@ -162,6 +162,18 @@ def _outermost(rng: random.Random, things: tuple[_Thing, ...]) -> list[Question]
     return found
 
 
+def _facts(things: tuple[_Thing, ...], key: str) -> tuple[str, ...]:
+    """How many there are of each shape, colour and pair of both; one shape that is not there counts 0."""
+    shapes = Counter(thing.shape for thing in things)
+    colours = Counter(thing.colour for thing in things)
+    pairs = Counter((thing.colour, thing.shape) for thing in things)
+    # Not from the page's generator: what is drawn after it must not depend on facts.
+    absent = random.Random(key).choice([shape for shape in SHAPES if shape not in shapes])
+    found = [f"{name} {number}" for counted in (shapes, colours) for name, number in counted.items()]
+    found += [f"{colour} {shape} {pairs[colour, shape]}" for colour in colours for shape in shapes]
+    return (*found, f"{absent} 0")
+
+
 def draw(rng: random.Random, split: str) -> Draft:
     """Draw one image of 2 to 6 objects that belongs to ``split``."""
     page = Page(rng, dark_share=0.2)
@@ -173,6 +185,8 @@ def draw(rng: random.Random, split: str) -> Draft:
             break
     for thing in things:
         _paint(page, thing)
+        page.anchors[thing.row + 1, thing.column + thing.size - 2] = 1  # a patch that nearly every shape covers
     questions = [*_counts(rng, things, palette), *_unique(rng, things), _exists(rng, things, palette)]
     questions += _outermost(rng, things)
-    return Draft(key, page.finish(), page.glyphs, page.colours, tuple(questions))
+    labels = (page.glyphs, page.colours, page.anchors)
+    return Draft(key, page.finish(), *labels, tuple(questions), _facts(things, key))

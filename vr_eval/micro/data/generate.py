@@ -42,7 +42,8 @@ def scene(suite: str, split: str, index: int, *, seed: int = 0, questions: int =
     rng = random.Random(f"vr-micro/{GENERATOR_VERSION}/{suite}/{split}/{seed}/{index}")
     draft = _drawer(suite)(rng, split)
     chosen = choose(rng, draft.candidates, questions)
-    return Scene(suite, split, index, draft.image, chosen, draft.glyphs, draft.colours, draft.key)
+    labels = (draft.glyphs, draft.colours, draft.anchors)
+    return Scene(suite, split, index, draft.image, chosen, *labels, draft.facts, draft.key)
 
 
 def generate(suite: str, split: str, count: int, seed: int = 0, questions: int = 4) -> Iterator[Scene]:

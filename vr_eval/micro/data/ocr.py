@@ -48,6 +48,7 @@ def draw(rng: random.Random, split: str) -> Draft:
             codes.append(code)
 
     parts: list[str] = []
+    facts: list[str] = []
     questions: list[Question] = []
     for (band, half), colour, code in zip(chosen, colours, codes, strict=True):
         row, column = rng.randint(*_ROWS[band]), rng.randint(*_COLUMNS[half])
@@ -58,7 +59,9 @@ def draw(rng: random.Random, split: str) -> Draft:
         page.text(row, column, code, colour, move=page.nudge(1 if framed else 2))
         place = f"{band} {half}"
         parts.append(f"{place}={colour}:{code}")
+        facts += [f"{colour} {code}", f"{place} {code}"]
         questions.append(ask(rng, "ocr_colour", _BY_COLOUR, code, colour=colour))
         questions.append(ask(rng, "ocr_place", _BY_PLACE, code, place=place))
     key = "ocr|" + "|".join(sorted(parts))
-    return Draft(key, page.finish(), page.glyphs, page.colours, tuple(questions))
+    labels = (page.glyphs, page.colours, page.anchors)
+    return Draft(key, page.finish(), *labels, tuple(questions), tuple(facts))

@@ -33,7 +33,11 @@ def blend(first: RGB, second: RGB, share: float) -> RGB:
 
 
 class Page:
-    """A 192 x 192 RGB sheet with a tinted background, and (12, 12) labels of what covers each patch."""
+    """A 192 x 192 RGB sheet with a tinted background, and (12, 12) labels of what covers each patch.
+
+    `anchors` is 1 at one patch of each object, whatever the number of patches that it covers, so that objects can be
+    counted.
+    """
 
     def __init__(self, rng: random.Random, *, dark_share: float = 0.15) -> None:
         self.rng = rng
@@ -45,6 +49,7 @@ class Page:
         self.size = rng.randint(14, 17)
         self.glyphs: NDArray[np.uint8] = np.zeros((GRID, GRID), dtype=np.uint8)
         self.colours: NDArray[np.uint8] = np.zeros((GRID, GRID), dtype=np.uint8)
+        self.anchors: NDArray[np.uint8] = np.zeros((GRID, GRID), dtype=np.uint8)
         self.open(Image.new("RGB", (SIDE, SIDE), self.background))
         self._blotches()
 

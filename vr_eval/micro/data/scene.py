@@ -26,23 +26,26 @@ class Question:
 class Draft:
     """A drawn scene before its questions are chosen: what one suite module returns.
 
-    ``candidates`` holds the questions the suite can ask about the image.
+    ``candidates`` holds the questions the suite can ask about the image, ``facts`` what it says, one short statement
+    each: what is looked up, and then its value (``C 7``, ``red star 2``).
     """
 
     key: str
     image: Image.Image
     glyphs: NDArray[np.uint8]
     colours: NDArray[np.uint8]
+    anchors: NDArray[np.uint8]
     candidates: tuple[Question, ...]
+    facts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One image with its questions and dense labels.
+    """One image with its questions, facts and dense labels.
 
-    ``image`` is RGB, 192 x 192 pixels. ``glyphs`` and ``colours`` are (12, 12), row by row from the top: indices into
-    ``GLYPHS`` and into ``COLOURS`` (0 is background, 1 the first colour). ``key`` is a canonical string of everything
-    that determines the answers.
+    ``image`` is RGB, 192 x 192 pixels. ``glyphs``, ``colours`` and ``anchors`` are (12, 12), row by row from the top:
+    indices into ``GLYPHS``, into ``COLOURS`` (0 is background, 1 the first colour), and 1 where an object is counted.
+    ``key`` is a canonical string of everything that determines the answers.
     """
 
     suite: str
@@ -52,6 +55,8 @@ class Scene:
     questions: tuple[Question, ...]
     glyphs: NDArray[np.uint8]
     colours: NDArray[np.uint8]
+    anchors: NDArray[np.uint8]
+    facts: tuple[str, ...]
     key: str
 
     @property

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 TEST_IMAGES = 256
 TEST_QUESTIONS = 2  # per image
+_COLUMNS = 2  # raised when the columns of a kept file change, so that no older file is taken for a new one
 _CHUNK = 64  # scenes a worker draws at a time
 
 
@@ -61,6 +62,8 @@ def _image_row(drawn: Scene) -> dict[str, Any]:
         "answers": [question.answer for question in drawn.questions],
         "glyphs": drawn.glyphs.ravel().tolist(),
         "colours": drawn.colours.ravel().tolist(),
+        "anchors": drawn.anchors.ravel().tolist(),
+        "facts": list(drawn.facts),
         "key": drawn.key,
     }
 
@@ -105,6 +108,8 @@ def _features(images: bool) -> Features:
             **texts,
             "glyphs": labels,
             "colours": labels,
+            "anchors": labels,
+            "facts": List(text),
             "key": text,
         }
     )
@@ -127,7 +132,7 @@ def _write(rows: Sequence[dict[str, Any]], features: Features, path: Path) -> No
 
 def path_of(suite: str, split: str, images: int, questions: int, seed: int, folder: Path | None = None) -> Path:
     """Where ``build`` puts one suite; by default under the user's folder."""
-    place = folder or home() / f"micro-data-v{GENERATOR_VERSION}"
+    place = folder or home() / f"micro-data-v{GENERATOR_VERSION}.{_COLUMNS}"
     return place / f"{suite}-{split}-{images}x{questions}-seed{seed}.parquet"
 
 
@@ -142,8 +147,8 @@ def build(
 ) -> list[Path]:
     """Draw the scenes of each suite that is not there yet; one parquet file per suite, one row per image.
 
-    Columns: id, image, suite, kinds, questions, answers (lists of equal length), glyphs, colours (144 class indices
-    each, row by row) and key. About 5 kB and, with one worker, 5 ms (20 ms for a chart) an image.
+    Columns: id, image, suite, kinds, questions, answers (lists of equal length), glyphs, colours, anchors (144 class
+    indices each, row by row), facts and key. About 5 kB and, with one worker, 5 ms (20 ms for a chart) an image.
 
     Raises:
         InputError: unknown split or suite, no images, a negative number, or nowhere to write.
