@@ -75,6 +75,8 @@ def test_a_run_leaves_everything_in_its_directory(grid: Grid, capsys: pytest.Cap
         assert about["label"] == cell.label
         assert about["checkpoint"]["origin"] == "trained"
         assert about["parameters"]["total"] > about["parameters"]["method"] > 0
+        assert about["prefill"]["gflops"] > about["prefill"]["tower_gflops"] > 0
+        assert about["prefill"]["vision_tokens"] == cell.tokens
         assert about["environment"] == json.loads((OUT / "environment.json").read_text())
         assert {path.stem for path in folder(grid, place).glob("lmms/*.json")} == set(TASKS)
         assert not (folder(grid, place) / "error.txt").exists()

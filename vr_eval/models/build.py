@@ -59,6 +59,18 @@ def lvlm_config(cell: Cell, tower: PreTrainedModel, decoder: PreTrainedModel, im
     )
 
 
+def set_pruning(model: LVLM, cell: Cell) -> None:
+    """Put the cell's pruning method in: it has no parameters, so cells share a checkpoint whatever they prune.
+
+    How many image tokens a prompt needs is the model's to say from then on (`tokens_per_image`): the checkpoint's
+    processor counts those of the model without pruning.
+    """
+    config = model.config
+    config.pruning = cell.pruning
+    config.options = spelled_out(cell)
+    model.fill_pruning()
+
+
 def build_lvlm(cell: Cell, weights: Path | None = None) -> tuple[LVLM, LlavaProcessor]:
     """The untrained model of `cell`, its methods initialised from `cell.seed`, and its processor.
 

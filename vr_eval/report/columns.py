@@ -110,6 +110,20 @@ def _parameters(scores: Scores, definition: Definition) -> Built:
     return column, entries
 
 
+def _gflops(scores: Scores, definition: Definition) -> Built:
+    note = (
+        "Billions of floating-point operations of one prefill, two per multiply-add: one image and a prompt of a fixed "
+        "length, vision tower included; in small type the tower's part."
+    )
+    column = Column("gflops", "GFLOPs", note)
+    entries = []
+    for row in scores.configurations:
+        total, tower = row.prefill.get("gflops"), row.prefill.get("tower_gflops")
+        small = f"{_giga(tower)} tower" if total is not None and tower is not None else ""
+        entries.append(replace(_number(total, _giga), small=small))
+    return column, entries
+
+
 def _suite(suite: str, scores: Scores, definition: Definition) -> Built:
     tasks = [task.name for task in scores.tasks if task.suite == suite]
     note = f"Mean over the questions of {', '.join(tasks)}, 0 to 100."
@@ -178,6 +192,7 @@ _BUILDERS: Mapping[str, Callable[[Scores, Definition], Built]] = {
     "ratio": _ratio,
     "tokens": _tokens,
     "parameters": _parameters,
+    "gflops": _gflops,
     "average": _average,
     "baseline": _to_baseline,
     "pair": _to_pair,
@@ -209,6 +224,10 @@ def _differences(scores: Scores, others: Sequence[Configuration | None]) -> list
 
 def _number(value: float | None, write: Callable[[float], str]) -> Entry:
     return Entry() if value is None or math.isnan(value) else Entry(write(value), order=float(value))
+
+
+def _giga(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _plain(value: Any) -> str:

@@ -24,6 +24,7 @@ class Configuration:
         tokens: Vision tokens per image; None if not recorded.
         cells: Seed to cell id.
         parameters: `total` and `method`, where recorded.
+        prefill: `gflops` and `tower_gflops` of one prefill, and the question they are counted on, where recorded.
         failures: Seed to why its cell gave no answers at all.
     """
 
@@ -40,6 +41,7 @@ class Configuration:
     is_baseline: bool
     cells: Mapping[int, str]
     parameters: Mapping[str, float]
+    prefill: Mapping[str, float]
     failures: Mapping[int, str]
 
     @property
@@ -79,8 +81,6 @@ def read_configurations(source: Source) -> tuple[Configuration, ...]:
 
 
 def _configuration(cell: Mapping[str, Any], variant: str) -> Configuration:
-    recorded = cell.get("parameters")
-    parameters = recorded if isinstance(recorded, Mapping) else {}
     return Configuration(
         index=0,
         label=str(cell.get("label") or cell["cell_id"]),
@@ -94,7 +94,8 @@ def _configuration(cell: Mapping[str, Any], variant: str) -> Configuration:
         tokens=_whole(cell.get("tokens")),
         is_baseline=bool(cell.get("is_baseline", False)),
         cells={},
-        parameters={name: count for name, count in parameters.items() if isinstance(count, int | float)},
+        parameters=_numbers(cell.get("parameters")),
+        prefill=_numbers(cell.get("prefill")),
         failures={},
     )
 
@@ -108,6 +109,13 @@ def _variants(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         cell_id: ", ".join(f"{key}={known[cell_id].get(key)}" for key in differing) if cell_id in known else ""
         for cell_id in cells
     }
+
+
+def _numbers(recorded: object) -> dict[str, float]:
+    """The numbers of a mapping; empty for what an older run did not record."""
+    if not isinstance(recorded, Mapping):
+        return {}
+    return {str(name): value for name, value in recorded.items() if isinstance(value, int | float)}
 
 
 def _failure(source: Source, cell_id: str) -> str:

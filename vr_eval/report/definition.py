@@ -17,7 +17,7 @@ from vr_eval.paths import resource
 
 COLUMNS = (
     *("method", "backbone", "ratio", "tokens", "suites", "average", "spread", "baseline", "pair", "kept"),
-    *("parameters", "questions", "coverage", "latency"),
+    *("parameters", "gflops", "questions", "coverage", "latency"),
 )
 TAGS = ("paper", "ours", "measured")
 KEYS = ("columns", "names", "suites", "cited")

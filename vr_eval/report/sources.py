@@ -54,6 +54,14 @@ DEFINITIONS = (
     ),
     ("Ratio", "1/4: the projector keeps a quarter of the vision tokens.", "ours"),
     (
+        "GFLOPs",
+        "Billions of operations from the pixels of one image to the logits of the first answer token, under a prompt "
+        "of 32 text tokens, counted while the model ran: matrix products, convolutions and attention, a multiply-add "
+        "as two, every pair that attention is handed, masked or not. Norms, activations, pooling and interpolation "
+        "are not counted.",
+        "ours",
+    ),
+    (
         "ms / question",
         "Wall time of a batch divided by its questions, in this run on the machine below. Cells may share work (vision "
         "features are computed once), so it is no benchmark of a method.",

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers.utils import logging as transformers_logging
 
 from vr_eval.adapters.answering import Answerer
@@ -19,10 +18,11 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, cell_identity, checkpoint_id
 from vr_eval.files import write_atomic
-from vr_eval.models.build import spelled_out
+from vr_eval.measure.flops import prefill_flops
+from vr_eval.measure.parameters import parameter_counts
+from vr_eval.models.build import set_pruning
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.features import FeatureStore, levels_of
-from vr_eval.models.lvlm import LVLM
 from vr_eval.paths import PACKAGE
 from vr_eval.runs import records
 from vr_eval.runs.device import pick_device
@@ -66,7 +66,9 @@ class Session:
         started = time.monotonic()
         model, processor = load_checkpoint(checkpoint, expect=checkpoint_id(cell))
         set_pruning(model, cell)
+        parameters = parameter_counts(model)  # those that were trained: the inference version merges some
         model.to_inference().to(self.device)
+        costs = {"parameters": parameters, "prefill": prefill_flops(model).to_dict()}
         journal = Journal(folder.journal)
         answerer = Answerer(model, processor, batch_size=self.batch_size, store=self.store, log=journal)
         lm = VrEval.around(answerer)
@@ -77,7 +79,7 @@ class Session:
             results = [evaluate(lm, task, self.grid.limit, arguments) for task in self.tasks.values()]
         finally:
             lm.release()
-        about = self._about(cell, model, checkpoint, time.monotonic() - started)
+        about = self._about(cell, costs, checkpoint, time.monotonic() - started)
         metrics = self._metrics(name, results)
         self._write(folder, about, metrics, results)
         return metrics
@@ -93,8 +95,7 @@ class Session:
         write_atomic(folder.metrics, _json(metrics))
         folder.error.unlink(missing_ok=True)
 
-    def _about(self, cell: Cell, model: LVLM, checkpoint: Path, seconds: float) -> dict[str, Any]:
-        total, projector, refusion = map(_parameters, (model, model.projector, model.refusion))
+    def _about(self, cell: Cell, costs: dict[str, Any], checkpoint: Path, seconds: float) -> dict[str, Any]:
         shipped = checkpoint.is_relative_to(PACKAGE)
         return records.cell_columns(cell, self.grid) | {
             "status": "done",
@@ -106,12 +107,7 @@ class Session:
                 # The place of a shipped one is the same in every checkout and every wheel.
                 "path": str(checkpoint.relative_to(PACKAGE.parent) if shipped else checkpoint),
             },
-            "parameters": {
-                "total": total,
-                "projector": projector,
-                "refusion": refusion,
-                "method": projector + refusion,
-            },
+            **costs,
             "evaluate_seconds": round(seconds, 1),
             "batch_size": self.batch_size,
             "device": str(self.device),
@@ -126,18 +122,6 @@ class Session:
             "failures": sum(task["failures"] for task in tasks.values()),
             "tasks": tasks,
         }
-
-
-def set_pruning(model: LVLM, cell: Cell) -> None:
-    """Put the cell's pruning method in: it has no parameters, so cells share a checkpoint whatever they prune.
-
-    How many image tokens a prompt needs is the model's to say from then on (`tokens_per_image`): the checkpoint's
-    processor counts those of the model without pruning.
-    """
-    config = model.config
-    config.pruning = cell.pruning
-    config.options = spelled_out(cell)
-    model.fill_pruning()
 
 
 def task_metrics(result: TaskResult) -> dict[str, Any]:
@@ -175,10 +159,6 @@ def _row(result: TaskResult, scored: Scored, run_id: str) -> dict[str, Any]:
         "new_tokens": answer.new_tokens,
         "run_id": run_id,
     }
-
-
-def _parameters(module: torch.nn.Module | None) -> int:
-    return sum(parameter.numel() for parameter in module.parameters()) if module is not None else 0
 
 
 def _json(content: Any) -> str:
