@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from vr_eval.adapters.answering import Answerer
-from vr_eval.adapters.lmms import VrEval, evaluate, load_tasks
+from vr_eval.adapters.lmms import VrEval, evaluate
+from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.adapters.results import TaskResult
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid, load_grid

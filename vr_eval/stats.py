@@ -97,12 +97,33 @@ def clustered_mean(scores: ArrayLike, clusters: Sequence[Any] | NDArray[Any], lo
     return _t_estimate(mean, se, groups - 1, n=values.size, clusters=groups)
 
 
-def paired_difference(scores_a: ArrayLike, scores_b: ArrayLike, clusters: Sequence[Any] | NDArray[Any]) -> Estimate:
-    """Mean of a - b on the questions that both answered; all three (n,), row i being one question, scores in [0, 1]."""
+def stratified_mean(
+    scores: ArrayLike, clusters: Sequence[Any] | NDArray[Any], strata: Sequence[Any] | NDArray[Any], low: float = 0.0
+) -> Estimate:
+    """Mean over strata (a benchmark's categories) of the mean in each, as if each were a task; all arguments (n,).
+
+    A stratum without an answer makes the whole unknown; see `combine`.
+    """
+    values, labels, groups = np.asarray(scores, dtype=np.float64), np.asarray(clusters), np.asarray(strata)
+    return combine([clustered_mean(values[groups == g], labels[groups == g], low) for g in np.unique(groups)])
+
+
+def paired_difference(
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    clusters: Sequence[Any] | NDArray[Any],
+    strata: Sequence[Any] | NDArray[Any] | None = None,
+) -> Estimate:
+    """Mean of a - b on the questions that both answered; all (n,), row i being one question, scores in [0, 1].
+
+    With `strata` it is the mean over strata of the mean in each.
+    """
     a = np.asarray(scores_a, dtype=np.float64).reshape(-1)
     b = np.asarray(scores_b, dtype=np.float64).reshape(-1)
     if a.shape != b.shape:
         raise ValueError(f"{a.size} scores against {b.size}")
+    if strata is not None:
+        return stratified_mean(a - b, clusters, strata, low=-1.0)
     estimate = clustered_mean(a - b, clusters, low=-1.0)
     return estimate if estimate.n else replace(estimate, note="no question that both answered")
 

@@ -17,6 +17,7 @@ from tests.adapters.world import QUESTIONS, SCORING, TASKS, model, write_checkpo
 from vr_eval import paths
 from vr_eval.adapters import lmms
 from vr_eval.adapters.answering import Answerer, CellError
+from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.adapters.manifest import manifests
 from vr_eval.adapters.results import TaskResult
 from vr_eval.config import tasks as task_index
@@ -29,7 +30,7 @@ REAL_TASKS = [task for tasks in MICRO.suites.values() for task in tasks]
 
 def run(lvlm: LVLM, reader: LlavaProcessor, task: str, batch_size: int = 5, limit: int | None = None) -> TaskResult:
     lm = lmms.VrEval.around(Answerer(lvlm, reader, batch_size=batch_size))
-    return lmms.evaluate(lm, lmms.load_tasks([task])[task], limit, "cell=x")
+    return lmms.evaluate(lm, load_tasks([task])[task], limit, "cell=x")
 
 
 def test_the_mean_of_the_questions_is_lmms_evals_own_score(root: Path, lvlm: LVLM, reader: LlavaProcessor) -> None:
@@ -48,7 +49,7 @@ def test_a_limit_asks_the_first_questions(root: Path, lvlm: LVLM, reader: LlavaP
 
 
 def test_one_task_and_one_model_serve_many_evaluations(root: Path, lvlm: LVLM, reader: LlavaProcessor) -> None:
-    task = lmms.load_tasks([TASKS[1]])[TASKS[1]]
+    task = load_tasks([TASKS[1]])[TASKS[1]]
     lm = lmms.VrEval.around(Answerer(lvlm, reader, batch_size=4))
     first, second = (lmms.evaluate(lm, task, None, "") for _ in range(2))
     assert [q.answer.text for q in first.questions] == [q.answer.text for q in second.questions]
@@ -97,7 +98,7 @@ def test_data_that_is_not_there_is_said_of_all_tasks_at_once(root: Path, monkeyp
     hub.write_text(text.replace("dataset_kwargs:\n  data_files:\n    test: data/vr_toy_doc.parquet\n", ""))
     started = time.monotonic()
     with pytest.raises(InputError) as caught:
-        lmms.load_tasks([*TASKS, "vr_toy_dok"])
+        load_tasks([*TASKS, "vr_toy_dok"])
     message = str(caught.value)
     assert f"the data of the task {TASKS[0]} cannot be loaded" in message
     assert str(folder / "data" / f"{TASKS[0]}.parquet") in message
@@ -110,7 +111,7 @@ def test_data_that_is_not_there_is_said_of_all_tasks_at_once(root: Path, monkeyp
 def test_data_that_is_no_parquet_is_said(root: Path) -> None:
     (root / "tasks" / "toy" / "data" / f"{TASKS[0]}.parquet").write_bytes(b"PAR1 no such thing")
     with pytest.raises(InputError, match=f"the data of the task {TASKS[0]} cannot be loaded"):
-        lmms.load_tasks([TASKS[0]])
+        load_tasks([TASKS[0]])
 
 
 def test_a_scorer_that_fails_is_not_tried_again_and_again(root: Path, lvlm: LVLM, reader: LlavaProcessor) -> None:
@@ -123,7 +124,7 @@ def test_a_scorer_that_fails_is_not_tried_again_and_again(root: Path, lvlm: LVLM
 
 def test_a_task_without_a_number_per_question_is_an_error(root: Path, lvlm: LVLM, reader: LlavaProcessor) -> None:
     (root / "tasks" / "toy" / "scoring.py").write_text(SCORING.replace("(len(results[0]) % 4) / 3", '"good"'))
-    lmms_task = lmms.load_tasks([TASKS[0]])[TASKS[0]]
+    lmms_task = load_tasks([TASKS[0]])[TASKS[0]]
     lmms_task._aggregation_list["toy_match"] = len
     lm = lmms.VrEval.around(Answerer(lvlm, reader))
     with pytest.raises(CellError, match="no number per question under its metric 'toy_match'"):

@@ -24,6 +24,7 @@ from transformers import LlavaProcessor
 
 from vr_eval.adapters.questions import Answer, AnswerLog, Decoding, Messages, Question
 from vr_eval.errors import VrEvalError
+from vr_eval.measure.timing import finish
 from vr_eval.models.features import FeatureStore, ImageEncoder
 from vr_eval.models.lvlm import LVLM
 
@@ -144,7 +145,7 @@ class Answerer:
         images = [image for entry in prepared for image in entry.images]
         vision = {"vision_features": self.encoder(images)} if images else {}
         sampling = decoding.sampling or {"do_sample": False}
-        _finish(device)
+        finish(device)
         started = time.perf_counter()
         generated = self.model.generate(
             input_ids=ids.to(device),
@@ -155,7 +156,7 @@ class Answerer:
             **vision,
             **sampling,
         )
-        _finish(device)
+        finish(device)
         latency_ms = (time.perf_counter() - started) * 1000 / len(prepared)
         answers = []
         for row in generated[:, ids.shape[1] :].tolist():
@@ -229,12 +230,6 @@ def _is_out_of_memory(error: Exception) -> bool:
         return True
     # On the CPU torch raises a plain RuntimeError.
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def _finish(device: torch.device) -> None:
-    """Wait until a device that works on its own has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _first_line(error: Exception) -> str:

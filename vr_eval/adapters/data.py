@@ -27,7 +27,19 @@ def no_data(task: str, file: Path, error: Exception) -> Problem:
         cause = cause.__cause__
     first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
     hint = "If its data is to be downloaded, this needs the network once; otherwise restore the files that it names."
+    if isinstance(cause, KeyError):
+        first = str(cause)
+        hint = "Its data or lmms-eval's definition of it has changed: vr-eval knows those of lmms-eval 0.7.3."
     return Problem(f"the data of the task {task} cannot be loaded: {first}", file=str(file), hint=hint)
+
+
+def no_judge(task: str, missing: list[str]) -> Problem:
+    """The problem of a task that another model judges, which cannot be asked."""
+    return Problem(
+        f"the task {task} is scored by a model behind an API, which costs money and changes over time",
+        allowed="chartqa" if task.startswith("charxiv") else None,
+        hint=f"If you want that, set {', '.join(missing)} in the environment.",
+    )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Evaluation through lmms-eval: our chat model for it, and our tasks run by it. The only file that imports lmms-eval.
+"""Evaluation through lmms-eval: our chat model for it, and tasks run by it. Only this file and `lmms_tasks` import it.
 
 Plain `lmms-eval --model vr_eval --model_args pretrained=DIR` finds `VrEval` by an entry point. Our own runs hand it a
 loaded model instead, call lmms-eval in this process one task at a time, and take each question's score from its log.
@@ -7,32 +7,28 @@ loaded model instead, call lmms-eval in this process one task at a time, and tak
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-import sys
+import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from lmms_eval import evaluator
-from lmms_eval.api import task as lmms_task
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
-from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask
 from lmms_eval.protocol import ChatMessages
 from lmms_eval.tasks import TaskManager
-from lmms_eval.utils import load_yaml_config
 from loguru import logger
-from tqdm import tqdm
 
+from vr_eval.adapters import defects
 from vr_eval.adapters.answering import Answerer
-from vr_eval.adapters.data import check_files, no_data, whole_images
+from vr_eval.adapters.lmms_tasks import LazyTask, quiet
+from vr_eval.adapters.official import in_points, score_units
 from vr_eval.adapters.questions import Answer, Messages, Question
 from vr_eval.adapters.results import TaskResult, scored
-from vr_eval.config.tasks import task_files
-from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.models.checkpoints import load_checkpoint
 
 REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
@@ -122,66 +118,6 @@ class VrEval(lmms):
         raise NotImplementedError("tasks of several rounds are not supported")
 
 
-class LazyTask(ConfigurableMessagesTask):
-    """A task whose images stay bytes until a question is asked, so that a corrupt image is one failed question.
-
-    lmms-eval decodes question 0 when it builds a task, and tries a failing dataset or scorer five times, 2 s apart.
-    """
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        self._images: set[str] = set()
-        super().__init__(config=config, model_name="vr_eval")
-
-    def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
-        ConfigurableTask.download.__wrapped__(self, dataset_kwargs)
-        if getattr(self.config, "process_results_use_image", False):
-            return
-        for split, data in self.dataset.items():
-            names = [name for name, feature in data.features.items() if isinstance(feature, datasets.Image)]
-            for name in names:
-                data = data.cast_column(name, datasets.Image(decode=False))
-            self.dataset[split] = data
-            self._images.update(names)
-
-    def doc_to_messages(self, doc: dict[str, Any], **rounds: Any) -> Any:
-        decode = datasets.Image().decode_example
-        with whole_images():
-            decoded = {name: decode(doc[name]) for name in self._images if doc.get(name) is not None}
-        return super().doc_to_messages({**doc, **decoded}, **rounds)
-
-    def process_results(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        scores: dict[str, Any] = ConfigurableTask.process_results.__wrapped__(self, *args, **kwargs)
-        return scores
-
-    @property
-    def metric(self) -> str:
-        """The metric that its score is the mean of: the first one that it lists."""
-        return str(next(iter(self.config.metric_list))["metric"])
-
-
-def load_tasks(names: Sequence[str]) -> dict[str, LazyTask]:
-    """The tasks by name, with their data; they serve any number of evaluations.
-
-    Raises:
-        InputError: with every task that is not defined, or whose data cannot be loaded or is empty.
-    """
-    files, tasks, problems = task_files(), {}, []
-    with quiet():
-        for name in names:
-            if name not in files:
-                problems.append(Problem(f"no file defines the task {name}", nearest=nearest(name, files)))
-                continue
-            try:
-                config = load_yaml_config(str(files[name]), mode="full")
-                check_files(config, files[name].parent)
-                tasks[name] = LazyTask(config)
-            except (OSError, ValueError, IndexError, datasets.exceptions.DatasetsError) as error:
-                problems.append(no_data(name, files[name], error))
-    if problems:
-        raise InputError(problems)
-    return tasks
-
-
 def evaluate(lm: VrEval, task: LazyTask, limit: int | None, arguments: str) -> TaskResult:
     """Ask `lm` the first `limit` questions of `task` (None: all) and score its answers.
 
@@ -190,7 +126,9 @@ def evaluate(lm: VrEval, task: LazyTask, limit: int | None, arguments: str) -> T
     Raises:
         CellError: nothing but failures of one kind, or a task without a number per question.
     """
-    with quiet():
+    # Some official aggregations write files beside their result, and print.
+    with quiet(), tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
+        given = Namespace(process_with_media=False, output_path=scratch, reasoning_tags=REASONING_TAGS)
         output = evaluator.simple_evaluate(
             model=lm,
             model_args=arguments,
@@ -201,39 +139,18 @@ def evaluate(lm: VrEval, task: LazyTask, limit: int | None, arguments: str) -> T
             device=str(lm.device),
             # Unused, as the task is loaded; without it, all of lmms-eval's own tasks would be read (6 s).
             task_manager=TaskManager(include_path=None, include_defaults=False),
-            cli_args=Namespace(process_with_media=False, output_path=None, reasoning_tags=REASONING_TAGS),
+            cli_args=given,
             process_docs_parallel=1,
         )
-    name, metric = str(task.config.task), task.metric
-    samples = {int(sample["doc_id"]): sample for sample in reversed(output.pop("samples")[name])}
-    questions = [scored(samples[doc], metric, lm.answers[name, doc]) for doc in sorted(samples)]
-    return TaskResult(name, metric, tuple(questions), output)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """lmms-eval without its chatter: warnings only, no bars, and nothing on stdout."""
-    bars = datasets.are_progress_bars_disabled()
-    saved = [(module, module.tqdm) for module in (evaluator, lmms_task)]
-    logger.remove()
-    handler = logger.add(sys.stderr, level="WARNING", format="lmms-eval: {message}")
-    datasets.disable_progress_bars()
-    for module, _ in saved:
-        module.tqdm = _no_bar
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        for module, original in saved:
-            module.tqdm = original
-        if not bars:
-            datasets.enable_progress_bars()
-        logger.remove(handler)
-        logger.add(sys.stderr)
-
-
-def _no_bar(*args: Any, **kwargs: Any) -> Any:
-    return tqdm(*args, **{**kwargs, "disable": True})
+        name, spec = str(task.config.task), task.spec
+        samples = defects.in_order(output.pop("samples")[name])
+        if spec is None:
+            questions = [scored(sample, task.metric, lm.answers[name, doc]) for doc, sample in samples.items()]
+            return TaskResult(name, task.metric, tuple(questions), output)
+        answers = {doc: lm.answers[name, doc] for doc in samples}
+        questions = score_units(spec, samples, answers, task.aggregations, given, limited=limit is not None)
+    official = in_points(spec, output["results"][name])
+    return TaskResult(name, task.metric, tuple(questions), output, spec.metrics[0].pipeline, official)
 
 
 def _messages(given: Any) -> Messages:

@@ -14,9 +14,19 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
+from vr_eval.config.official import OFFICIAL
 from vr_eval.report.configurations import NONE, Configuration, read_configurations
 from vr_eval.report.source import Source
-from vr_eval.stats import Estimate, FloatArray, clustered_mean, combine, over_seeds, paired_difference, seed_spread
+from vr_eval.stats import (
+    Estimate,
+    FloatArray,
+    clustered_mean,
+    combine,
+    over_seeds,
+    paired_difference,
+    seed_spread,
+    stratified_mean,
+)
 
 Pair: TypeAlias = tuple[Configuration, Configuration]
 
@@ -33,6 +43,18 @@ class Task:
     kinds: np.ndarray
     scores: Mapping[str, FloatArray]
     answered: Mapping[str, int]
+
+    @property
+    def strata(self) -> np.ndarray | None:
+        """The kinds (q,), where the task's score is the mean over its kinds; None where it is over its questions."""
+        official = OFFICIAL.get(self.name)
+        return self.kinds if official is not None and official.by_kind else None
+
+    def mean(self, values: FloatArray) -> Estimate:
+        """The task's score from its questions' ``values`` (q,)."""
+        if self.strata is None:
+            return clustered_mean(values, self.clusters)
+        return stratified_mean(values, self.clusters, self.strata)
 
 
 @dataclass(frozen=True)
@@ -78,7 +100,7 @@ class Scores:
 
     def suite(self, row: Configuration, suite: str) -> Estimate:
         """Mean over the suite's tasks."""
-        return combine([clustered_mean(self._mean(row, t), t.clusters) for t in self._of(suite)]).scaled(100)
+        return combine([task.mean(self._mean(row, task)) for task in self._of(suite)]).scaled(100)
 
     def average(self, row: Configuration) -> Estimate:
         """Mean over suites; unknown if a suite is."""
@@ -102,7 +124,7 @@ class Scores:
         parts = []
         for task in self._of(suite):
             sides = np.mean([self._matched(row, other, task) for row, other in pairs], axis=0)
-            parts.append(paired_difference(sides[0], sides[1], task.clusters))
+            parts.append(paired_difference(sides[0], sides[1], task.clusters, task.strata))
         return combine(parts).scaled(100)
 
     def spread(self, row: Configuration) -> float:

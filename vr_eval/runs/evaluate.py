@@ -12,11 +12,13 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from vr_eval.adapters.answering import Answerer
-from vr_eval.adapters.lmms import VrEval, evaluate, load_tasks
+from vr_eval.adapters.lmms import VrEval, evaluate
+from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.adapters.results import Scored, TaskResult
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, cell_identity, checkpoint_id
+from vr_eval.config.official import OFFICIAL
 from vr_eval.files import write_atomic
 from vr_eval.measure.flops import prefill_flops
 from vr_eval.measure.parameters import parameter_counts
@@ -28,6 +30,7 @@ from vr_eval.runs import records
 from vr_eval.runs.device import pick_device
 from vr_eval.runs.folder import CellFolder
 from vr_eval.runs.journal import Journal
+from vr_eval.stats import stratified_mean
 
 Progress = Callable[[int], None]
 
@@ -127,29 +130,42 @@ class Session:
 def task_metrics(result: TaskResult) -> dict[str, Any]:
     """Score (0 to 100, over the answered questions), counts and coverage of one task.
 
-    `lmms_eval` is the aggregate that lmms-eval computed itself; there a failed question is a wrong one.
+    `lmms_eval` is the aggregate that lmms-eval computed itself; there a failed question is a wrong one. For an official
+    task, `official` holds that and its other metrics in points.
     """
     scores = [scored.score for scored in result.questions if not scored.answer.failure]
     asked = len(result.questions)
     return {
         "metric": result.metric,
-        "score": 100 * sum(scores) / len(scores) if scores else None,
+        "score": _task_score(result, scores) if scores else None,
         "n": len(scores),
         "asked": asked,
         "coverage": len(scores) / asked,
         "failures": asked - len(scores),
         "lmms_eval": result.aggregate,
-    }
+    } | ({"official": dict(result.official)} if result.official else {})
+
+
+def _task_score(result: TaskResult, answered: Sequence[float]) -> float | None:
+    """The score of a task (0 to 100) as the report computes it; None where a category of it has no answer."""
+    official = OFFICIAL.get(result.task)
+    if official is None or not official.by_kind:
+        return 100 * sum(answered) / len(answered)
+    kinds = [str(scored.doc[official.kind]) for scored in result.questions]
+    scores = [scored.score for scored in result.questions]
+    estimate = stratified_mean(scores, range(len(scores)), kinds).scaled(100)
+    return estimate.value if estimate.known else None
 
 
 def _row(result: TaskResult, scored: Scored, run_id: str) -> dict[str, Any]:
-    doc, answer = scored.doc, scored.answer
+    doc, answer, official = scored.doc, scored.answer, OFFICIAL.get(result.task)
+    kind, cluster = (official.kind, official.cluster) if official is not None else ("kind", "")
     return {
         "task": result.task,
         "metric": result.metric,
         "doc_id": scored.doc_id,
-        "cluster": str(doc.get("image_id", scored.doc_id)),
-        "kind": str(doc.get("kind", "")),
+        "cluster": str(doc.get(cluster or "image_id", scored.doc_id)),
+        "kind": str(doc.get(kind, "")),
         "question": str(doc.get("question", scored.prompt)),
         "answer": answer.text,
         "target": scored.target,
