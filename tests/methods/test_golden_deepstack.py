@@ -65,7 +65,7 @@ def test_golden_deepstack(deepstack_case: Case) -> None:
     text = inputs["text_embeds"][0]
     embedded = torch.cat([text[:before], view, text[before:]]).unsqueeze(0)
     column = torch.arange(before, before + tokens)
-    layout = VisionLayout(torch.zeros_like(column), column, torch.zeros_like(column), 1, tokens)
+    layout = VisionLayout(torch.zeros_like(column), column, 1, tokens)
     nothing = VisionFeatures(torch.empty(1, tokens, 0, shapes.tower_width), ())
     handed = RefusionInput(nothing, layout, torch.zeros(embedded.shape[:2], dtype=torch.bool))
     model = llama(deepstack_case)

@@ -71,30 +71,49 @@ class VisionFeatures:
 
 @dataclass(frozen=True)
 class VisionLayout:
-    """Where the vision tokens of a batch stand. All tensors are ``(T,)``, in reading order of the batch."""
+    """Where the vision tokens of a batch stand, in reading order; methods see them image by image, or tile by tile.
+
+    Of an image in tiles the decoder is shown a part of the tokens: padding is dropped. Methods get all places of every
+    tile, zeros where no token is shown, and what they write there goes nowhere. Newline tokens are no vision tokens.
+    """
 
     row: Tensor
-    """Row of the batch."""
+    """Row of the batch, ``(T,)``."""
     column: Tensor
-    """Position in the padded sequence."""
-    image: Tensor
-    """Image (or tile) index into `VisionFeatures.maps`."""
+    """Position in the padded sequence, ``(T,)``."""
     images: int
-    """M."""
+    """M: images, or tiles."""
     per_image: int
-    """N: every image has the same number of tokens, in row-major order of the compressed grid."""
+    """N: places of every image or tile, in row-major order of the compressed grid."""
+    place: Tensor | None = None
+    """``(T,)`` place of every token among all M * N; None where each has its token, in order."""
+    rows: Tensor | None = None
+    """``(M,)`` row of the batch that each tile belongs to; None where `place` is."""
 
     def gather(self, hidden: Tensor) -> Tensor:
         """The hidden states ``(B, S, H)`` at vision positions, ``(M, N, H)``."""
-        return hidden[self.row, self.column].view(self.images, self.per_image, -1)
+        found = hidden[self.row, self.column]
+        if self.place is not None:
+            found = found.new_zeros(self.images * self.per_image, found.shape[-1]).index_put((self.place,), found)
+        return found.view(self.images, self.per_image, -1)
 
     def scatter(self, hidden: Tensor, vision: Tensor) -> Tensor:
         """`hidden` ``(B, S, H)`` with `vision` ``(M, N, H)`` written at the vision positions; a new tensor."""
-        return hidden.index_put((self.row, self.column), vision.flatten(0, 1).to(hidden.dtype))
+        written = vision.flatten(0, 1)
+        if self.place is not None:
+            written = written[self.place]
+        return hidden.index_put((self.row, self.column), written.to(hidden))
 
     def row_of_image(self) -> Tensor:
-        """The row of the batch that each image belongs to, ``(M,)``."""
-        return self.row.view(self.images, self.per_image)[:, 0]
+        """The row of the batch that each image or tile belongs to, ``(M,)``."""
+        return self.row.view(self.images, self.per_image)[:, 0] if self.rows is None else self.rows
+
+    def present(self) -> Tensor | None:
+        """Which places have a token, ``(M, N)`` bool; None where all have."""
+        if self.place is None:
+            return None
+        shown = torch.zeros(self.images * self.per_image, dtype=torch.bool, device=self.place.device)
+        return shown.index_fill(0, self.place, True).view(self.images, self.per_image)
 
 
 @dataclass(frozen=True)

@@ -62,16 +62,23 @@ class SelfAttention(nn.Module):
         if zero_init:
             nn.init.zeros_(self.out.weight)
 
-    def forward(self, tokens: Tensor, guide: Tensor | None, guided: Tensor | None) -> Tensor:
-        """Tokens ``(M, N, H)``, guide ``(M, H)``; guided ``(M,)`` bool: False where a sample has no instruction."""
+    def forward(
+        self, tokens: Tensor, guide: Tensor | None, guided: Tensor | None, present: Tensor | None = None
+    ) -> Tensor:
+        """Tokens ``(M, N, H)``, guide ``(M, H)``; guided ``(M,)`` bool: False where a sample has no instruction.
+
+        present: ``(M, N)`` bool, False where a tile shows no token, None where it shows all.
+        """
         count = tokens.shape[1]
-        mask = None
+        mask = present
         x = tokens
         if guide is not None and guided is not None:
             x = torch.cat([tokens, guide.unsqueeze(1).to(tokens.dtype)], dim=1)
-            if not bool(guided.all()):
-                mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-                mask[:, -1] = guided
+            if present is not None or not bool(guided.all()):
+                shown = torch.ones_like(tokens[..., 0], dtype=torch.bool) if present is None else present
+                mask = torch.cat([shown, guided.unsqueeze(1)], dim=1)
+        if present is not None and mask is not None:
+            mask = mask | ~mask.any(1, keepdim=True)  # a tile of padding alone: nothing of it is read
         query, key, value = self.qkv(self.norm(x)).chunk(3, dim=-1)
         return tokens + self.out(full_attention(query[:, :count], key, value, self.heads, mask))
 
@@ -180,7 +187,7 @@ class VisionRemember(Refusion):
             if block.self_attention is None:
                 return v
             guide, guided = text_guide(self.options.text_guide, hidden, given.instruction, given.layout)
-            return block.self_attention(v, guide, guided)
+            return block.self_attention(v, guide, guided, given.layout.present())
 
         steps = (mix, cross) if self.options.order == "self_first" else (cross, mix)
         for step in steps:

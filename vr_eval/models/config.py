@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 
 from vr_eval.methods.base import Shapes
+from vr_eval.models.spec import Tiling
 
 
 class LVLMConfig(PreTrainedConfig):
@@ -27,18 +28,21 @@ class LVLMConfig(PreTrainedConfig):
         ratio: int = 1,
         options: dict[str, dict[str, Any]] | None = None,
         select_layer: int = -2,
+        tiling: dict[str, Any] | None = None,
         image_token_id: int = 0,
         backbone: str = "",
         checkpoint_id: str = "",
         **kwargs: Any,
     ) -> None:
-        """Options maps a method's name to its options; `select_layer` counts hidden states, negative from the end."""
+        """Options maps a method's name to its options; `select_layer` counts hidden states, negative from the end;
+        `tiling` holds the fields of a `Tiling`."""
         self.vision_config = _sub_config(vision_config, "clip_vision_model")
         self.text_config = _sub_config(text_config, "qwen2")
         self.projector, self.refusion, self.pruning = projector, refusion, pruning
         self.ratio = ratio
         self.options = options or {}
         self.select_layer = select_layer
+        self.tiling = tiling
         self.image_token_id = image_token_id
         self.backbone = backbone
         self.checkpoint_id = checkpoint_id
@@ -51,6 +55,14 @@ class LVLMConfig(PreTrainedConfig):
         for part in self.sub_configs:
             content[part].pop("_name_or_path", None)
         return content
+
+    @property
+    def tiles(self) -> Tiling | None:
+        """How images are cut into tiles; None if every image is one square."""
+        if self.tiling is None:
+            return None
+        pinpoints = tuple((int(height), int(width)) for height, width in self.tiling["pinpoints"])
+        return Tiling(**{**self.tiling, "pinpoints": pinpoints})
 
     @property
     def shapes(self) -> Shapes:

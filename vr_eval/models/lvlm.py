@@ -3,12 +3,14 @@
 Notable:
 - training, evaluation and every backbone run this one class; methods fill its seams (methods/base.py);
 - vision features are computed once per image and may be handed in (`vision_features`), so that cells share a tower;
+- an image is one square, or a base view and tiles (`config.tiling`); methods work on each of them by itself;
 - refusion runs at prefill only, on hooks that last one call; pruning shortens the cache of the layers it precedes;
 - a `generate` call keeps the vision features no longer than its prefill.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -32,7 +34,6 @@ from vr_eval.methods.base import (
     Refusion,
     RefusionInput,
     VisionFeatures,
-    VisionLayout,
     read_levels,
     tower_levels,
 )
@@ -40,18 +41,13 @@ from vr_eval.methods.build import build_projector, build_pruning, build_refusion
 from vr_eval.methods.levels import Level
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.encoding import encode, hidden_states
+from vr_eval.models.layout import HeldImages, images_of_rows, layout_of
 from vr_eval.models.pruned import pruned, take
 from vr_eval.models.seams import injected
+from vr_eval.models.tiles import BASE_ONLY, Placement, flat_tiles, pack, place
 
 IGNORE = -100
 """The label of a token that is not supervised (PyTorch's convention)."""
-
-
-class HeldFeatures:
-    """Vision features of one `generate` call, released after prefill although frames of `generate` still hold this."""
-
-    def __init__(self, maps: Tensor) -> None:
-        self.maps: Tensor | None = maps
 
 
 class LVLM(PreTrainedModel, GenerationMixin):
@@ -68,10 +64,13 @@ class LVLM(PreTrainedModel, GenerationMixin):
     _supports_attention_backend = True
     _skip_keys_device_placement: ClassVar = ["past_key_values"]
 
-    def __init__(self, config: LVLMConfig) -> None:
+    def __init__(
+        self, config: LVLMConfig, tower: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None
+    ) -> None:
+        """`tower` and `decoder`: parts that are there already; where they are not, random ones are made."""
         super().__init__(config)
-        self.vision_tower = AutoModel.from_config(config.vision_config)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.vision_tower = AutoModel.from_config(config.vision_config) if tower is None else tower
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config) if decoder is None else decoder
         self.projector = build_projector(config)
         self.refusion = build_refusion(config, self.projector)
         self.fill_pruning()
@@ -79,6 +78,10 @@ class LVLM(PreTrainedModel, GenerationMixin):
         # What stands in their place in the features: not the same where a method acts in the tower.
         self.feature_levels = tower_levels(self.projector, self.refusion)
         self.is_inference = False
+        self.image_newline: nn.Parameter | None = None
+        if config.tiles is not None:
+            width = config.text_config.hidden_size
+            self.image_newline = nn.Parameter(torch.randn(width) * width**-0.5)  # LLaVA-NeXT's initialisation
         self.post_init()
 
     def fill_pruning(self) -> None:
@@ -115,8 +118,15 @@ class LVLM(PreTrainedModel, GenerationMixin):
 
     @property
     def tokens_per_image(self) -> int:
-        """Vision tokens of one image that the decoder sees."""
+        """Vision tokens that the decoder sees of one image, or of one tile with nothing dropped."""
         return (self.grid // self.config.shapes.stride) ** 2
+
+    def image_tokens(self, image_sizes: Sequence[tuple[int, int]]) -> list[int]:
+        """Image tokens that stand for images of these heights and widths; (0, 0): shown as a base view alone."""
+        placements = self._placements(image_sizes)
+        if placements is None:
+            return [self.tokens_per_image] * len(image_sizes)
+        return [len(placement.places) for placement in placements]
 
     def to_inference(self) -> LVLM:
         """The inference version, in place: frozen, merged constants, no dead parameters. Logits stay within 1e-4.
@@ -158,7 +168,9 @@ class LVLM(PreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        vision_features: Tensor | HeldFeatures | None = None,
+        vision_features: Tensor | HeldImages | None = None,
+        image_sizes: Tensor | None = None,
+        batch_num_images: Tensor | None = None,
         instruction_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         past_key_values: Cache | None = None,
@@ -171,10 +183,14 @@ class LVLM(PreTrainedModel, GenerationMixin):
         """One pass of the whole model.
 
         Args:
-            input_ids: ``(B, S)``; every image stands as `tokens_per_image` consecutive image tokens.
+            input_ids: ``(B, S)``; every image stands as `image_tokens` consecutive image tokens.
             attention_mask: ``(B, S)``, 0 at padding, which may be left or right.
-            pixel_values: ``(M, 3, height, width)``, the images in reading order of the batch.
+            pixel_values: ``(M, 3, height, width)``, the images in reading order of the batch; images in tiles as
+                ``(I, tiles, 3, height, width)``, filled up with tiles that are not looked at, or all tiles as M.
             vision_features: ``(M, G*G, len(feature_levels), D)`` in their place, as `encode_images` gives them.
+            image_sizes: ``(I, 2)`` heights and widths of the original images, for a model that cuts them into tiles;
+                (0, 0) for an image that is shown as its base view alone.
+            batch_num_images: ``(B,)`` images of each sample, as LLaVA-OneVision's processor gives them.
             instruction_mask: ``(B, P)`` bool, P <= S: the prompt, where the sequence goes on after it. Whatever is
                 given, nothing from the first supervised token on belongs to the prompt.
             labels: ``(B, S)``, -100 where a token is not supervised.
@@ -185,21 +201,24 @@ class LVLM(PreTrainedModel, GenerationMixin):
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("input_ids or inputs_embeds is needed")
-            inputs_embeds = self.get_input_embeddings()(input_ids)
+            inputs_embeds = self._embed(input_ids)
         given = pruning_input = None
         if pixel_values is not None or vision_features is not None:
             if input_ids is None:
                 raise ValueError("images need input_ids, which say where their tokens stand")
-            maps = vision_features.maps if isinstance(vision_features, HeldFeatures) else vision_features
-            if maps is None:
-                if pixel_values is None:
-                    raise ValueError("the features of this generate call are used up; pass the images again")
-                maps = self.encode_images(pixel_values)
-            features = VisionFeatures(maps.to(inputs_embeds.dtype), self.read_levels)
-            layout = self._layout(input_ids, len(maps))
-            inputs_embeds = layout.scatter(inputs_embeds, self.projector(features))
-            prompt = self._prompt(input_ids, attention_mask, labels, instruction_mask)
+            held = self._held(pixel_values, vision_features, image_sizes, batch_num_images)
+            if held.maps is None:
+                raise ValueError("the features of this generate call are used up; pass the images again")
+            features = VisionFeatures(held.maps.to(inputs_embeds), self.read_levels)
             vision = input_ids == self.config.image_token_id
+            layout = layout_of(vision, len(held.maps), self.tokens_per_image, held.placements)
+            tokens = self.projector(features)
+            if held.placements is None or self.image_newline is None:
+                inputs_embeds = layout.scatter(inputs_embeds, tokens)
+            else:
+                packed = pack(tokens, self.image_newline, held.placements)
+                inputs_embeds = inputs_embeds.index_put(vision.nonzero(as_tuple=True), packed.to(inputs_embeds))
+            prompt = self._prompt(input_ids, attention_mask, labels, instruction_mask)
             if self.refusion is not None:
                 given = RefusionInput(features, layout, prompt & ~vision, self.refusion.prepare(features))
             if self.pruning is not None:
@@ -222,18 +241,47 @@ class LVLM(PreTrainedModel, GenerationMixin):
             )
         if labels is not None and self.pruning is not None:
             # The sequence is shorter than its labels; every supervised token is text, and text always stays.
-            held = labels if kept.index is None else take(labels, kept.index)
-            out.loss = self.language_model.loss_function(out.logits, held, self.config.text_config.vocab_size)
+            supervised = labels if kept.index is None else take(labels, kept.index)
+            out.loss = self.language_model.loss_function(out.logits, supervised, self.config.text_config.vocab_size)
         return out
 
-    def _layout(self, input_ids: Tensor, images: int) -> VisionLayout:
-        row, column = (input_ids == self.config.image_token_id).nonzero(as_tuple=True)
-        if len(row) != images * self.tokens_per_image:
-            raise ValueError(
-                f"{len(row)} image tokens for {images} image(s) of {self.tokens_per_image} vision tokens each"
-            )
-        index = torch.arange(images, device=row.device).repeat_interleave(self.tokens_per_image)
-        return VisionLayout(row, column, index, images, self.tokens_per_image)
+    def _embed(self, input_ids: Tensor) -> Tensor:
+        embeddings: Any = self.get_input_embeddings()
+        token = self.config.image_token_id
+        if token >= embeddings.num_embeddings:  # a tokenizer's own token that the decoder was never trained with
+            input_ids = input_ids.masked_fill(input_ids == token, 0)
+        return embeddings(input_ids)
+
+    def _held(
+        self,
+        pixel_values: Tensor | None,
+        vision_features: Tensor | HeldImages | None,
+        image_sizes: Tensor | None,
+        batch_num_images: Tensor | None,
+    ) -> HeldImages:
+        """The features of the images with where their tokens stand."""
+        if isinstance(vision_features, HeldImages):
+            return vision_features
+        sizes = None if image_sizes is None else [(int(h), int(w)) for h, w in image_sizes]
+        if sizes is not None and batch_num_images is not None and self.config.tiles and self.config.tiles.lone:
+            alone = [count == 1 for count in batch_num_images for _ in range(int(count))]
+            sizes = [size if one else BASE_ONLY for size, one in zip(sizes, alone, strict=True)]
+        placements = self._placements(sizes)
+        if vision_features is None:
+            assert pixel_values is not None
+            if placements is not None and pixel_values.dim() == 5:
+                pixel_values = flat_tiles(pixel_values, placements)
+            vision_features = self.encode_images(pixel_values)
+        return HeldImages(vision_features, placements)
+
+    def _placements(self, sizes: Sequence[tuple[int, int]] | None) -> tuple[Placement, ...] | None:
+        tiling = self.config.tiles
+        if tiling is None:
+            return None
+        if sizes is None:
+            raise ValueError("image_sizes are needed: this model cuts images into tiles by their original size")
+        tile_px, side = self.config.vision_config.image_size, self.grid // self.config.shapes.stride
+        return tuple(place(tiling, size, tile_px, side) for size in sizes)
 
     def _prompt(
         self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None, given: Tensor | None
@@ -252,10 +300,10 @@ class LVLM(PreTrainedModel, GenerationMixin):
     def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
         """`GenerationMixin.generate`; images are encoded once, however many beams or samples are asked for."""
         input_ids = inputs if inputs is not None else kwargs.pop("input_ids")
-        if kwargs.get("pixel_values") is not None:
-            kwargs["vision_features"] = HeldFeatures(self.encode_images(kwargs.pop("pixel_values")))
-        elif kwargs.get("vision_features") is not None:
-            kwargs["vision_features"] = HeldFeatures(kwargs["vision_features"])
+        names = ("pixel_values", "vision_features", "image_sizes", "batch_num_images")
+        given = {name: kwargs.pop(name, None) for name in names}
+        if given["pixel_values"] is not None or given["vision_features"] is not None:
+            kwargs["vision_features"] = self._held(**given)
         # Only a prompt holds images: a generated image token would ask for one.
         barred = SuppressTokensLogitsProcessor([self.config.image_token_id], self.device)
         kwargs["logits_processor"] = LogitsProcessorList([*(kwargs.get("logits_processor") or []), barred])
@@ -287,9 +335,11 @@ class LVLM(PreTrainedModel, GenerationMixin):
         """Samples may hold any number of images, so images are repeated sample by sample, not one by one."""
         held = model_kwargs.pop("vision_features", None)
         if held is not None and expand_size > 1 and input_ids is not None:
-            counts = (input_ids == self.config.image_token_id).sum(1) // self.tokens_per_image
-            groups = torch.arange(len(held.maps), device=held.maps.device).split(counts.tolist())
-            held.maps = held.maps[torch.cat([group for group in groups for _ in range(expand_size)])]
+            counts = [self.tokens_per_image] * len(held.maps)
+            if held.placements is not None:
+                counts = [len(placement.places) for placement in held.placements]
+            groups = images_of_rows(input_ids == self.config.image_token_id, counts)
+            held = held.repeated(groups, expand_size)
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size=expand_size, input_ids=input_ids, **model_kwargs
         )

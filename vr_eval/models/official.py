@@ -50,6 +50,15 @@ def our_name(source: str, official: str) -> str | None:
     return ours + official if official.startswith(parts) else None
 
 
+def decoder_renamings() -> dict[str, str]:
+    """Patterns of the names of a plain LLaVA checkpoint and what those are called in an `LVLM`."""
+    moved = dict.fromkeys(_TOWER, "vision_tower.") | dict(_MOVED["deepstack"])
+    parts, ours = _DECODER
+    moved["model.mm_projector."] = "projector.mlp."
+    moved |= {part: ours + part for part in parts}
+    return {"^" + re.escape(prefix): name for prefix, name in moved.items()}
+
+
 def computed_anew(official: str) -> bool:
     """Buffers of old checkpoints that today's classes compute themselves."""
     return official.endswith(("rotary_emb.inv_freq", "embeddings.position_ids"))

@@ -1,0 +1,184 @@
+"""LLaVA checkpoints: their configurations and names of tensors as ours, in both layouts that there are.
+
+`ported`: transformers' LlavaForConditionalGeneration, LlavaNext... and LlavaOnevision..., as under llava-hf on the hub.
+`original`: the decoder's own configuration with keys that begin with `mm_`, tensors under `model.mm_projector` and
+`model.vision_tower`; the tower may be left out and is then loaded from where the configuration says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from transformers import AutoConfig, CLIPVisionConfig, PreTrainedConfig, SiglipVisionConfig
+
+from vr_eval.errors import InputError, Problem
+from vr_eval.models.config import LVLMConfig
+from vr_eval.models.hub import explained
+from vr_eval.models.official import decoder_renamings
+from vr_eval.models.spec import Source, Tiling
+
+PORTED = ("llava", "llava_next", "llava_onevision")
+_ORIGINAL_DECODERS = {"LlavaLlama": "llama", "LlavaQwen": "qwen2", "LlavaMistral": "mistral", "LlavaPhi": "phi"}
+_ONEVISION_LIMIT = "anyres_max_"
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a checkpoint's config.json says.
+
+    Attributes:
+        config: The same model as an LVLM: the identity method `mlp` at ratio 1.
+        tower: Where the tower comes from if its tensors are not there, and its image processor in any case; ``None``
+            for the ported layout, which has both.
+    """
+
+    config: LVLMConfig
+    tower: Source | None = None
+
+
+def describe(content: Mapping[str, Any], source: Source, tower: Source | None = None) -> Described:
+    """Read the config.json of a LLaVA checkpoint.
+
+    Args:
+        content: The file's content.
+        source: Where it is from, for errors.
+        tower: In place of the one that an original checkpoint names.
+
+    Raises:
+        InputError: It is of neither layout, or computes something that `mlp` does not.
+    """
+    if "mm_vision_tower" in content:
+        return _original(content, source, tower)
+    if content.get("model_type") in PORTED:
+        return Described(_ported(content, source))
+    allowed = f"a LLaVA checkpoint: model_type {', '.join(PORTED)}, or an original one with mm_vision_tower"
+    raise InputError(Problem("not a LLaVA checkpoint", source.name, given=content.get("model_type"), allowed=allowed))
+
+
+def renamings() -> dict[str, str]:
+    """Patterns of both layouts' names and what they are called in an `LVLM`, for ``from_pretrained(key_mapping=...)``.
+
+    Every pattern is tried on every name, in this order.
+    """
+    return {
+        **decoder_renamings(),
+        r"^(?:model\.)?multi_modal_projector\.linear_1\.": "projector.mlp.0.",
+        r"^(?:model\.)?multi_modal_projector\.linear_2\.": "projector.mlp.2.",
+        r"^model\.vision_tower\.": "vision_tower.",
+        r"^model\.language_model\.": "language_model.model.",
+        r"^model\.image_newline": "image_newline",
+    }
+
+
+def _ported(content: Mapping[str, Any], source: Source) -> LVLMConfig:
+    with explained(source, "the configuration"):
+        config = AutoConfig.for_model(**content)
+    has_class_token = isinstance(config.vision_config, CLIPVisionConfig)
+    needed = {
+        "vision_feature_layer": (isinstance(config.vision_feature_layer, int), "a single layer"),
+        "projector_hidden_act": (config.projector_hidden_act == "gelu", "gelu"),
+        "multimodal_projector_bias": (config.multimodal_projector_bias, "true"),
+        "vision_feature_select_strategy": (
+            config.vision_feature_select_strategy == ("default" if has_class_token else "full"),
+            "patches without the class token",
+        ),
+    }
+    _refuse(needed, config, source)
+    tiling = None
+    if config.model_type != "llava":
+        onevision = config.model_type == "llava_onevision"
+        limit = int(config.vision_aspect_ratio.removeprefix(_ONEVISION_LIMIT)) if onevision else None
+        tiling = Tiling(tuple((h, w) for h, w in config.image_grid_pinpoints), limit, onevision)
+    text = config.text_config.to_dict() | {"tie_word_embeddings": config.tie_word_embeddings}
+    return LVLMConfig(
+        config.vision_config.to_dict(),
+        text,
+        select_layer=config.vision_feature_layer,
+        image_token_id=config.image_token_index,
+        tiling=asdict(tiling) if tiling else None,
+    )
+
+
+def _original(content: Mapping[str, Any], source: Source, tower: Source | None) -> Described:
+    tiled = str(content.get("image_aspect_ratio")).startswith("anyres")
+    needed = {
+        "mm_projector_type": (content.get("mm_projector_type") == "mlp2x_gelu", "mlp2x_gelu"),
+        "mm_vision_select_feature": (content.get("mm_vision_select_feature", "patch") == "patch", "patch"),
+        "mm_patch_merge_type": (
+            not tiled or content.get("mm_patch_merge_type") == "spatial_unpad",
+            "spatial_unpad",
+        ),
+        "mm_resampler_type": (not content.get("mm_resampler_type"), "no resampler"),
+    }
+    _refuse(needed, content, source)
+    tower = tower or Source(str(content["mm_vision_tower"]))
+    vision = tower_config(tower)
+    select = int(content.get("mm_vision_select_layer", -2))
+    if isinstance(vision, SiglipVisionConfig):
+        # LLaVA leaves SigLIP's last layer and its head out, whatever layer is asked for, and reads what is left.
+        vision.num_hidden_layers, vision.vision_use_head, select = vision.num_hidden_layers - 1, False, -1
+    architecture = str((content.get("architectures") or [""])[0])
+    family = next((kind for name, kind in _ORIGINAL_DECODERS.items() if architecture.startswith(name)), None)
+    if family is None:
+        allowed = ", ".join(f"{name}ForCausalLM" for name in _ORIGINAL_DECODERS)
+        raise InputError(Problem("unknown decoder", source.name, "architectures", given=architecture, allowed=allowed))
+    known = AutoConfig.for_model(family).to_dict()
+    text = {key: value for key, value in content.items() if key in known} | {"model_type": family}
+    config = LVLMConfig(
+        vision.to_dict(),
+        text,
+        select_layer=select,
+        image_token_id=-1,  # the tokenizer of an original checkpoint has none: one is added to it
+        tiling=_original_tiling(content, vision.image_size),
+    )
+    return Described(config, tower)
+
+
+def tower_config(tower: Source) -> PreTrainedConfig:
+    """The configuration of a vision tower, which may be a part of a CLIP or SigLIP model of images and text.
+
+    Raises:
+        InputError: It cannot be loaded, or is of another family.
+    """
+    with explained(tower, "the vision tower"):
+        config = AutoConfig.from_pretrained(tower.name, revision=tower.revision)
+    config = getattr(config, "vision_config", config)
+    if not isinstance(config, CLIPVisionConfig | SiglipVisionConfig):
+        allowed = "a CLIP or SigLIP vision model"
+        raise InputError(Problem("not a vision tower", tower.name, given=config.model_type, allowed=allowed))
+    return config
+
+
+def _original_tiling(content: Mapping[str, Any], tile_px: int) -> dict[str, Any] | None:
+    shape = str(content.get("image_aspect_ratio") or "square")
+    if not shape.startswith("anyres"):
+        return None
+    limited = shape.startswith(_ONEVISION_LIMIT)
+    limit = int(shape.removeprefix(_ONEVISION_LIMIT)) if limited else None
+    return asdict(Tiling(_pinpoints(content.get("image_grid_pinpoints") or [], tile_px), limit, limited))
+
+
+def _pinpoints(points: str | list[list[int]], tile_px: int) -> tuple[tuple[int, int], ...]:
+    """Resolutions ``(height, width)``; original configurations write the width first, or numbers of tiles as text."""
+    if not isinstance(points, str):
+        return tuple((int(height), int(width)) for width, height in points)
+    pairs = [(int(x), int(y)) for x, y in re.findall(r"(\d+)\s*[x,]\s*(\d+)", points)]
+    if "x" not in points or not pairs:
+        return tuple((height, width) for width, height in pairs)
+    # "(1x1),...,(6x6)": every number of tiles from the first to the last.
+    columns, rows = (range(low, high + 1) for low, high in zip(pairs[0], pairs[-1], strict=True))
+    return tuple((row * tile_px, column * tile_px) for row in rows for column in columns)
+
+
+def _refuse(needed: Mapping[str, tuple[bool, str]], content: Any, source: Source) -> None:
+    get = content.get if isinstance(content, Mapping) else lambda key: getattr(content, key, None)
+    problems = [
+        Problem("the projector mlp does not compute this", source.name, key=key, given=get(key), allowed=allowed)
+        for key, (fits, allowed) in needed.items()
+        if not fits
+    ]
+    if problems:
+        raise InputError(problems)

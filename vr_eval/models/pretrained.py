@@ -1,0 +1,200 @@
+"""Models of the field as LVLMs: whole LLaVA checkpoints in both layouts, and towers and decoders to put together.
+
+A checkpoint comes in as the identity method, `mlp` at ratio 1, whose logits are those of transformers' own classes.
+Loading is transformers' `from_pretrained`, with its sharding, devices, quantisation and revisions; names of tensors are
+mapped on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    AutoProcessor,
+    AutoTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlavaImageProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    SiglipVisionModel,
+)
+
+from vr_eval.errors import InputError, Problem
+from vr_eval.models.config import LVLMConfig
+from vr_eval.models.hub import Loading, explained
+from vr_eval.models.llava import Described, describe, renamings, tower_config
+from vr_eval.models.lvlm import LVLM
+from vr_eval.models.official import computed_anew
+from vr_eval.models.processor import Processor, fitted, lvlm_processor, tiled_processor, with_image_token
+from vr_eval.models.spec import BackboneSpec, Source
+
+_WHOLE = ("vision_tower", "projector", "refusion")
+"""Modules that are never quantised: small, and what a comparison is about."""
+_LISTED = 20
+
+
+def load_llava(source: Source, loading: Loading | None = None, tower: Source | None = None) -> tuple[LVLM, Processor]:
+    """A LLaVA checkpoint as an LVLM in eval mode, and its processor.
+
+    Args:
+        source: Hub id or folder, in the layout of transformers or in the original one.
+        loading: How its weights are loaded; float32 on the CPU by default.
+        tower: In place of the vision tower that an original checkpoint names.
+
+    Raises:
+        InputError: It cannot be found or read, or its tensors are not those of its configuration.
+    """
+    loading = loading or Loading()
+    with explained(source, "the configuration"):
+        content, _ = PreTrainedConfig.get_config_dict(source.name, revision=source.revision)
+    described = describe(content, source, tower)
+    config = described.config
+    processor = _processor(described, source)
+    config.image_token_id = processor.image_token_id
+    arguments = loading.arguments(_WHOLE)
+    with explained(source):
+        model, report = LVLM.from_pretrained(
+            source.name,
+            revision=source.revision,
+            config=config,
+            key_mapping=renamings(),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported below, all of them
+            **arguments,
+        )
+    # Else `save_pretrained` would write the names that these weights came under.
+    model._weight_conversions = None
+    _complete(model, report, described, source, loading)
+    return model.eval(), processor
+
+
+def load_parts(
+    spec: BackboneSpec, loading: Loading | None = None
+) -> tuple[PreTrainedModel, PreTrainedModel, Processor]:
+    """Tower, decoder and a processor (yet to be fitted to a ratio) of a backbone that is put together.
+
+    Raises:
+        InputError: A part cannot be found or read.
+    """
+    assert spec.tower is not None
+    assert spec.decoder is not None
+    arguments = (loading or Loading()).arguments()
+    tower = load_tower(spec.tower, **arguments)
+    source = spec.decoder
+    with explained(source, "the decoder"):
+        decoder = AutoModelForCausalLM.from_pretrained(source.name, revision=source.revision, **arguments)
+    tokenizer = _tokenizer(source)
+    images = _image_processor(spec.tower)
+    if spec.tiling is None:
+        return tower, decoder, lvlm_processor(images, tokenizer, spec.patch_px, 1)
+    return tower, decoder, tiled_processor(images, tokenizer, spec.tiling, spec.image_px)
+
+
+def load_tower(source: Source, config: PreTrainedConfig | None = None, **arguments: Any) -> PreTrainedModel:
+    """A CLIP or SigLIP vision model, taken out of a model of images and text if need be.
+
+    Raises:
+        InputError: It cannot be found or read.
+    """
+    config = config or tower_config(source)
+    family = CLIPVisionModel if isinstance(config, CLIPVisionConfig) else SiglipVisionModel
+    with explained(source, "the vision tower"):
+        model, report = family.from_pretrained(
+            source.name, revision=source.revision, config=config, output_loading_info=True, **arguments
+        )
+    # What is unexpected is the text model beside it, or a layer that is left out.
+    _refuse({"missing": report["missing_keys"]}, source, "the vision tower")
+    return model.eval()
+
+
+def _processor(described: Described, source: Source) -> Processor:
+    vision = described.config.vision_config
+    grid = described.config.shapes.grid
+    if described.tower is None:
+        with explained(source, "the processor"):
+            processor = AutoProcessor.from_pretrained(source.name, revision=source.revision)
+        if not isinstance(processor, Processor):
+            hint = "The folder needs processor_config.json, preprocessor_config.json and the tokenizer's files."
+            given = type(processor).__name__
+            raise InputError(Problem("there is no processor for images and text", source.name, given=given, hint=hint))
+        return fitted(processor, vision.patch_size, grid, 1)
+    tokenizer, images, tiling = _tokenizer(source), _image_processor(described.tower), described.config.tiles
+    if tiling is not None:
+        return fitted(tiled_processor(images, tokenizer, tiling, vision.image_size), vision.patch_size, grid, 1)
+    # Original models pad an image to a square before they resize it.
+    square = {"height": vision.image_size, "width": vision.image_size}
+    kept = {name: getattr(images, name) for name in ("image_mean", "image_std", "resample")}
+    padded = LlavaImageProcessor(do_pad=True, size={"shortest_edge": vision.image_size}, crop_size=square, **kept)
+    return lvlm_processor(padded, tokenizer, vision.patch_size, 1)
+
+
+def _tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    with explained(source, "the tokenizer"):
+        return with_image_token(AutoTokenizer.from_pretrained(source.name, revision=source.revision))
+
+
+def _image_processor(tower: Source) -> Any:
+    with explained(tower, "the image processor"):
+        return AutoImageProcessor.from_pretrained(tower.name, revision=tower.revision)
+
+
+def _complete(model: LVLM, report: Mapping[str, Any], described: Described, source: Source, loading: Loading) -> None:
+    """Load the tower where the checkpoint has none; refuse what is missing, unexpected or misshapen."""
+    missing = set(report["missing_keys"])
+    tower = {f"vision_tower.{name}" for name in model.vision_tower.state_dict()}
+    if described.tower is not None and missing >= tower:
+        device = model.device
+        config = described.config.vision_config
+        model.vision_tower = load_tower(described.tower, config, dtype=loading.torch_dtype).to(device)
+        missing -= tower
+    unexpected = {name for name in report["unexpected_keys"] if not computed_anew(name)}
+    # Each as (name, its shape, the shape that it should have).
+    misshapen = {
+        f"{name} ({_words(given)} in place of {_words(right)})" for name, given, right in report["mismatched_keys"]
+    }
+    _refuse({"missing": missing, "unexpected": unexpected, "misshapen": misshapen}, source, "the checkpoint")
+
+
+def _refuse(wrong: Mapping[str, Any], source: Source, what: str) -> None:
+    problems = []
+    for kind, names in wrong.items():
+        ordered = sorted(map(str, names))
+        problems += [Problem(f"{what}: {kind} tensor", source.name, key=name) for name in ordered[:_LISTED]]
+        if len(ordered) > _LISTED:
+            problems.append(Problem(f"{what}: {len(ordered) - _LISTED} more {kind} tensors", source.name))
+    if problems:
+        raise InputError(problems)
+
+
+def _words(shape: Any) -> str:
+    return " x ".join(map(str, shape)) or "a single number"
+
+
+def check_sizes(spec: BackboneSpec, config: LVLMConfig, source: Source) -> None:
+    """Refuse weights of other sizes than `spec` plans with.
+
+    Raises:
+        InputError: With every size that differs.
+    """
+    shapes = config.shapes
+    found = {
+        "grid": shapes.grid,
+        "tower_width": shapes.tower_width,
+        "tower_depth": shapes.tower_depth,
+        "select_layer": shapes.select_layer,
+        "decoder_width": shapes.decoder_width,
+        "decoder_depth": shapes.decoder_depth,
+        "tiling": config.tiles,
+    }
+    problems = [
+        Problem(f"these are not the weights of {spec.name}", source.name, key=name, given=given, allowed=str(right))
+        for name, given in found.items()
+        if given != (right := getattr(spec, name))
+    ]
+    if problems:
+        raise InputError(problems)
