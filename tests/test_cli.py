@@ -164,6 +164,24 @@ def test_train_and_report_pass_their_arguments(monkeypatch: pytest.MonkeyPatch) 
     assert calls[1] == ((Path("runs/x"),), {})
 
 
+def test_bench_passes_device_and_repeats_and_prints_what_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[object] = []
+    stand_in = types.ModuleType("vr_eval.runs.bench")
+    result = types.SimpleNamespace(to_json=lambda: "{}", to_text=lambda: "table")
+    stand_in.bench_grid = lambda grid, *rest: (calls.append((grid.name, *rest[:2])), result)[1]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vr_eval.runs.bench", stand_in)
+    assert cli.main(["bench", "projectors", "--device", "cpu", "--repeats", "4", "--json"]) == 0
+    assert cli.main(["bench", "projectors"]) == 0
+    assert capsys.readouterr().out == "{}\ntable\n"
+    assert calls == [("projectors", "cpu", 4), ("projectors", "auto", 15)]
+    for wrong in ("0", "x", "-1"):
+        with pytest.raises(SystemExit):
+            cli.main(["bench", "projectors", "--repeats", wrong])
+        assert "must be a whole number, at least 1" in capsys.readouterr().err
+
+
 def test_the_plan_of_the_default_grid_is_the_one_of_the_issue(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,6 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(train)
     train.set_defaults(command=_train)
 
+    bench = commands.add_parser("bench", help="measure what the cells of a grid cost: time, parameters, GFLOPs")
+    bench.description = "Measure prefill, decode, parameters and GFLOPs of a grid's cells; trains and writes nothing."
+    _add_grid(bench, limit=False)
+    _add_device(bench)
+    bench.add_argument("--repeats", metavar="N", type=_positive, default=15, help="measured rounds (default: 15)")
+    bench.add_argument("--json", action="store_true", help="print the result as JSON")
+    bench.set_defaults(command=_bench)
+
     report = commands.add_parser("report", help="rebuild the report of a run directory from its records")
     report.add_argument("run_dir", metavar="DIR", type=Path, help="run directory, e.g. runs/projectors")
     report.set_defaults(command=_report)
@@ -102,7 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_grid(parser: argparse.ArgumentParser) -> None:
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, not {text!r}")
+    return int(text)
+
+
+def _add_grid(parser: argparse.ArgumentParser, *, limit: bool = True) -> None:
     parser.add_argument("file", metavar="FILE", help="grid file, or the name of an ablation such as `projectors`")
     parser.add_argument(
         "--set",
@@ -112,7 +126,8 @@ def _add_grid(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="set a key of the file, e.g. recipe.stage2_steps=50 or seeds=[0,1]; may be given several times",
     )
-    parser.add_argument("--limit", metavar="N", type=int, help="first N questions of each task only")
+    if limit:
+        parser.add_argument("--limit", metavar="N", type=int, help="first N questions of each task only")
     parser.add_argument("--backbone", metavar="NAME", help="backbone in place of the file's")
 
 
@@ -133,8 +148,8 @@ def _grid_keys() -> str:
 def _load(options: argparse.Namespace) -> Grid:
     from vr_eval.config.grid import load_grid
 
-    batch_size = getattr(options, "batch_size", None)
-    return load_grid(options.file, options.overrides, options.limit, options.backbone, batch_size)
+    limit, batch_size = getattr(options, "limit", None), getattr(options, "batch_size", None)
+    return load_grid(options.file, options.overrides, limit, options.backbone, batch_size)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -157,6 +172,16 @@ def _train(options: argparse.Namespace) -> int:
     from vr_eval.runs.execute import train_grid
 
     return train_grid(grid, device=options.device)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    grid = _load(options)
+    from vr_eval.runs.bench import bench_grid
+    from vr_eval.runs.progress import Progress
+
+    bench = bench_grid(grid, options.device, options.repeats, Progress.say)
+    print(bench.to_json() if options.json else bench.to_text())
+    return 0
 
 
 def _report(options: argparse.Namespace) -> int:

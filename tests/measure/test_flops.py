@@ -94,6 +94,15 @@ def test_crops_go_through_the_tower_as_well() -> None:
     assert round(found.tower_gflops * 1e9) == 5 * tower_flops()
 
 
+@pytest.mark.parametrize(
+    ("projector", "refusion"), [("sva_connector", "none"), ("sva_connector", "sva"), ("mlp", "sva")]
+)
+def test_an_inference_version_never_computes_more(projector: str, refusion: str) -> None:
+    model = tiny_lvlm(projector, 1 if projector == "mlp" else 4, refusion)
+    trained = prefill_flops(model, TEXT).gflops
+    assert prefill_flops(model.to_inference(), TEXT).gflops <= trained
+
+
 def test_counting_leaves_a_model_as_it_was() -> None:
     model = tiny_lvlm("avg_pool", 4, "vision_remember").train()
     model.projector.requires_grad_(False)

@@ -114,7 +114,7 @@ class Plan:
                 f"  backbone {grid.backbone}, run directory {self.run_dir}",
                 f"  tasks {tasks}" + (f", first {grid.limit} questions of each" if grid.limit else ""),
                 "",
-                *_aligned(rows, right=("seed", "tokens", "answered", "time")),
+                *aligned(rows, right=("seed", "tokens", "answered", "time")),
                 "",
                 f"{len(self.cells)} cells: {done} answered, {to_train} checkpoints to train "
                 f"({grid.recipe.steps} steps each)",
@@ -217,7 +217,8 @@ def _answered(folder: Path, questions: int) -> int:
         return 0
 
 
-def _aligned(rows: Sequence[tuple[str, ...]], right: tuple[str, ...]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]], right: tuple[str, ...]) -> list[str]:
+    """`rows` as lines of equal columns, the first one underlined; the columns that `right` names to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:

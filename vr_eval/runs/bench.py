@@ -1,0 +1,193 @@
+"""`vr-eval bench`: what the cells of a grid cost, measured one after the other on this machine.
+
+Times do not depend on what weights hold, so a cell without a checkpoint is measured untrained and nothing is trained.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from vr_eval.config.cell import Cell
+from vr_eval.config.grid import Grid
+from vr_eval.config.identity import checkpoint_id
+from vr_eval.config.plan import aligned
+from vr_eval.measure.flops import prefill_flops
+from vr_eval.measure.memory import kv_cache_bytes, peak_bytes
+from vr_eval.measure.parameters import parameter_counts
+from vr_eval.measure.question import PROMPT_TOKENS
+from vr_eval.measure.timing import decode_call, prefill_call, times
+from vr_eval.models.build import build_lvlm, set_pruning
+from vr_eval.models.checkpoints import load_checkpoint
+from vr_eval.models.lvlm import LVLM
+from vr_eval.runs.device import pick_device
+from vr_eval.runs.environment import describe, new_run_id
+from vr_eval.runs.store import find_checkpoint
+
+ENVIRONMENT = ("started", "cpu", "gpu", "torch_threads", "versions", "git")
+
+
+@dataclass(frozen=True)
+class CellCost:
+    """Costs of one configuration, at a batch of one sample with one image."""
+
+    label: str
+    checkpoint_id: str
+    trained: bool
+    """Measured on its checkpoint; otherwise on untrained weights, which take the same time."""
+    vision_tokens: int
+    parameters: int
+    method_parameters: int
+    """Of its projector and refusion method."""
+    prefill_gflops: float
+    tower_gflops: float
+    prefill_ms: float
+    """Median, inference version: pixels to the logits of the first answer token (the TTFT without tokenizing)."""
+    training_prefill_ms: float
+    """Median of the same through the training version."""
+    inference_to_training: float
+    """Median of the two's ratio, round by round: at most 1, but for noise."""
+    decode_ms_per_token: float
+    """Median, inference version."""
+    kv_cache_bytes: int
+    """Keys and values of all layers after prefill."""
+    peak_bytes: int | None
+    """Peak GPU memory of a prefill, weights included; None on a CPU."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Costs of all configurations of a grid, each once whatever its seeds."""
+
+    name: str
+    device: str
+    text_tokens: int
+    repeats: int
+    environment: dict[str, Any]
+    cells: tuple[CellCost, ...]
+
+    def to_json(self) -> str:
+        """For programs; units stand in the names."""
+        return json.dumps(asdict(self), indent=2)
+
+    def to_text(self) -> str:
+        """For people: an aligned table and what was measured."""
+        titles = (
+            "cell",
+            "tokens",
+            "parameters",
+            "of methods",
+            "GFLOPs",
+            "of tower",
+            "prefill ms",
+            "inference/training",
+        )
+        titles += ("decode ms/token", "KV cache KiB")
+        peak = any(cell.peak_bytes is not None for cell in self.cells)
+        titles += ("peak MiB",) if peak else ()
+        rows = [titles, *(_row(cell, peak) for cell in self.cells)]
+        machine = self.environment["gpu" if self.device.startswith("cuda") else "cpu"]
+        where = f"{self.device} ({machine}; {self.environment['torch_threads']} threads)"
+        return "\n".join(
+            [
+                *aligned(rows, right=titles[1:]),
+                "",
+                f"One image and {self.text_tokens} text tokens, batch 1, on {where};",
+                f"medians of {self.repeats} rounds in which all calls of a cell take turns.",
+                "prefill: pixels to the logits of the first answer token, inference version;",
+                "inference/training: its time over that of the training version.",
+                "GFLOPs: matrix products, convolutions and attention of a prefill, two operations per multiply-add.",
+                *self._untrained(),
+            ]
+        )
+
+    def _untrained(self) -> list[str]:
+        untrained = [cell.label for cell in self.cells if not cell.trained]
+        if len(untrained) == len(self.cells):
+            return ["No cell has a checkpoint: all were measured on untrained weights of the same sizes."]
+        if not untrained:
+            return []
+        return [f"Without a checkpoint, measured on untrained weights of the same sizes: {', '.join(untrained)}."]
+
+
+def bench_grid(grid: Grid, device: str, repeats: int, say: Callable[[str], None]) -> Bench:
+    """Measure every configuration of `grid`; its seeds share one measurement.
+
+    Raises:
+        InputError: there is no such device, a checkpoint cannot be loaded, or the backbone has no weights.
+    """
+    on = pick_device(device)
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    cells = {dataclasses.replace(cell, seed=0): cell for cell in reversed(grid.cells)}
+    costs = []
+    for number, cell in enumerate(reversed(cells.values()), start=1):
+        say(f"[{number}/{len(cells)}] {cell.label}")
+        costs.append(bench_cell(cell, on, repeats))
+    environment = {key: value for key, value in describe(new_run_id()).items() if key in ENVIRONMENT}
+    return Bench(grid.name, str(on), PROMPT_TOKENS, repeats, environment, tuple(costs))
+
+
+def bench_cell(cell: Cell, device: torch.device, repeats: int) -> CellCost:
+    """Measure one cell, on its checkpoint where there is one."""
+    folder = find_checkpoint(cell)
+    if folder is None:
+        trained = build_lvlm(cell)[0].eval()
+    else:
+        trained = load_checkpoint(folder, expect=checkpoint_id(cell))[0]
+        set_pruning(trained, cell)
+    trained.to(device)
+    parameters = parameter_counts(trained)
+    inference = inference_twin(trained)
+    flops = prefill_flops(inference)
+    calls = {
+        "prefill": prefill_call(inference, PROMPT_TOKENS),
+        "training": prefill_call(trained, PROMPT_TOKENS),
+        "decode": decode_call(inference, PROMPT_TOKENS),
+    }
+    measured = times(calls, device, repeats)
+    return CellCost(
+        label=cell.label,
+        checkpoint_id=checkpoint_id(cell),
+        trained=folder is not None,
+        vision_tokens=flops.vision_tokens,
+        parameters=parameters["total"],
+        method_parameters=parameters["method"],
+        prefill_gflops=flops.gflops,
+        tower_gflops=flops.tower_gflops,
+        prefill_ms=measured["prefill"].median_ms,
+        training_prefill_ms=measured["training"].median_ms,
+        inference_to_training=measured["prefill"].ratio_to(measured["training"]),
+        decode_ms_per_token=measured["decode"].median_ms,
+        kv_cache_bytes=kv_cache_bytes(inference),
+        peak_bytes=peak_bytes(calls["prefill"], device),
+    )
+
+
+def inference_twin(model: LVLM) -> LVLM:
+    """The inference version of `model` beside it; tower and decoder are shared, so that memory holds them once."""
+    shared = (model.vision_tower, model.language_model)
+    return copy.deepcopy(model, memo={id(part): part for part in shared}).to_inference()
+
+
+def _row(cell: CellCost, peak: bool) -> tuple[str, ...]:
+    row: Sequence[str] = (
+        cell.label,
+        f"{cell.vision_tokens:,}",
+        f"{cell.parameters:,}",
+        f"{cell.method_parameters:,}",
+        f"{cell.prefill_gflops:,.4g}",
+        f"{cell.tower_gflops:,.4g}",
+        f"{cell.prefill_ms:.2f}",
+        f"{cell.inference_to_training:.2f}",
+        f"{cell.decode_ms_per_token:.2f}",
+        f"{cell.kv_cache_bytes / 1024:,.1f}",
+    )
+    return (*row, f"{(cell.peak_bytes or 0) / 1024**2:,.1f}") if peak else tuple(row)
