@@ -82,7 +82,7 @@ def _mmstar(number: int, answer: str, category: str, second: str) -> Row:
     return row | {"category": category, "l2_category": second, "meta_info": {"source": "x"}}
 
 
-def _mmmu(name: str, question: str, options: list[str], answer: str, kind: str = "multiple-choice") -> Row:
+def mmmu(name: str, question: str, options: list[str], answer: str, kind: str = "multiple-choice") -> Row:
     images: Row = {f"image_{number}": picture(number) if number == 1 else None for number in range(1, 8)}
     row = {"id": name, "question": question, "options": str(options), "answer": answer, "question_type": kind}
     return row | images
@@ -298,9 +298,9 @@ CASES = (
     Case(
         "mmmu_val",
         [
-            _mmmu("validation_Art_1", "Who painted <image 1>?", ["Monet", "Klee"], "B"),
-            _mmmu("validation_Math_2", "What is <image 1>?", [], "12", "open"),
-            _mmmu("validation_Math_3", "Which is <image 1>?", ["1", "2"], "A"),
+            mmmu("validation_Art_1", "Who painted <image 1>?", ["Monet", "Klee"], "B"),
+            mmmu("validation_Math_2", "What is <image 1>?", [], "12", "open"),
+            mmmu("validation_Math_3", "Which is <image 1>?", ["1", "2"], "A"),
         ],
         ["B", "The answer is 12", "(B)"],
         [1, 1, 0],

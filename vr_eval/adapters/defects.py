@@ -86,15 +86,6 @@ def own_chance(doc: Mapping[str, Any]) -> Iterator[None]:
         random.setstate(state)
 
 
-def same_prompts(config: Mapping[str, Any]) -> None:
-    """mmmu's prompts change after the first question that is shown in this process, and with them the names of the
-    answers that we keep; here they are from the first what they will be."""
-    names = getattr(config.get("doc_to_messages"), "__globals__", {})
-    metadata = (names.get("config") or {}).get("metadata") if isinstance(names.get("config"), dict) else None
-    if isinstance(metadata, dict) and "interleaved_format" in metadata:
-        metadata["interleaved_format"] = True
-
-
 def images_apart(config: dict[str, Any], images: str) -> None:
     """Changes `config` so that a question's image is looked up when it is asked: gqa reads its images from the hub
     whatever `dataset_path` says, holds all of them decoded, and stores one copy per question (12,578 of 398 images).

@@ -70,7 +70,6 @@ def adapted(config: Mapping[str, Any], spec: OfficialTask, file: Path) -> tuple[
     changed["metric_list"] = [] if spec.judge else entries
     changed["generation_kwargs"] = {**(config.get("generation_kwargs") or {}), **spec.generation}
     changed["dataset_kwargs"] = defects.login_optional(config.get("dataset_kwargs"))
-    defects.same_prompts(changed)
     if spec.images:
         defects.images_apart(changed, spec.images)
     # A file of the user's own that names a format, such as parquet, has no configurations to join.
@@ -89,8 +88,12 @@ def check(task: Any, spec: OfficialTask) -> None:
     doc = dict(task.eval_docs_no_media[0])
     target = task.config.doc_to_target
     # lmms-eval takes a name that is no column for the target itself, and scores every answer against it.
-    if not callable(task.config.process_results) and isinstance(target, str) and target not in doc:
-        raise MissingColumn(target, list(doc))
+    scored_by_name = isinstance(target, str) and not callable(task.config.process_results)
+    for column in (*spec.needs, *([target] if scored_by_name else [])):
+        if column not in doc:
+            raise MissingColumn(column, list(doc))
+    if task.doc_to_target(doc) in ("", [], None):
+        raise ValueError("its first question comes without an answer: are those of this split kept back?")
     scores = task.process_results(doc, [""])
     keys = [metric.key for metric in spec.metrics]
     if not any(key in scores for key in keys):
@@ -138,6 +141,8 @@ def score_units(
             score = _score(spec, [sample for sample, _ in parts], aggregations, arguments)
             if math.isnan(score) and limited:
                 continue
+            if score < 0 and spec.judge:
+                raise CellError(f"the judge of {spec.name} gave no verdict on question {numbers[0]}; answers are kept")
             if not 0 <= score <= 1:
                 raise CellError(f"the task {spec.name} gives question {numbers[0]} a score of {score}, not 0 to 1")
         questions.append(_joined(parts, failures, score))

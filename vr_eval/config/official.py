@@ -64,6 +64,7 @@ class OfficialTask:
         by_kind: Whether the official metric is a mean (or a sum) of category means.
         cluster: Column that names a question's image; "" for ``image_id``. Where the data has no such column, every
             question is its own cluster.
+        needs: Columns without which its scoring finds every answer wrong, and says nothing.
         only: Column and value of the questions that are asked; None for all of them.
         parts: Pattern of the packaged files, beside `file`, whose data together are this task's; "" for `file` alone.
         images: Configuration of the dataset that holds the images, where they are apart from the questions.
@@ -82,6 +83,7 @@ class OfficialTask:
     kind: str = ""
     by_kind: bool = False
     cluster: str = ""
+    needs: tuple[str, ...] = ()
     only: tuple[str, str] | None = None
     parts: str = ""
     images: str = ""
@@ -102,10 +104,11 @@ LETTER = {"max_new_tokens": 16}
 """Ours, where the task sets no limit and asks for a letter: the limit of AI2D, ScienceQA and V*."""
 
 _EXACT = (Metric("exact_match"),)
+_ANSWERS = ("answers",)
 _JUDGE = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "MODEL_VERSION")
 
 _TASKS = (
-    OfficialTask("textvqa_val", "ocr", "textvqa/textvqa_val.yaml", _EXACT, generation=PHRASE),
+    OfficialTask("textvqa_val", "ocr", "textvqa/textvqa_val.yaml", _EXACT, needs=_ANSWERS, generation=PHRASE),
     OfficialTask(
         "ocrbench",
         "ocr",
@@ -156,8 +159,15 @@ _TASKS = (
     ),
     OfficialTask("realworldqa", "general", "realworldqa/realworldqa.yaml", _EXACT, generation=BLANK_LINE),
     OfficialTask("scienceqa_img", "general", "scienceqa/scienceqa_img.yaml", _EXACT, generation=BLANK_LINE),
-    OfficialTask("vizwiz_vqa_val", "general", "vizwiz_vqa/vizwiz_vqa_val.yaml", _EXACT, generation=PHRASE),
-    OfficialTask("vqav2_val", "general", "vqav2/vqav2_val.yaml", _EXACT, generation=BLANK_LINE),
+    OfficialTask(
+        "vizwiz_vqa_val",
+        "general",
+        "vizwiz_vqa/vizwiz_vqa_val.yaml",
+        _EXACT,
+        needs=_ANSWERS,
+        generation=PHRASE,
+    ),
+    OfficialTask("vqav2_val", "general", "vqav2/vqav2_val.yaml", _EXACT, needs=_ANSWERS, generation=BLANK_LINE),
     OfficialTask(
         "mmbench_en_dev_static",
         "general",

@@ -74,8 +74,15 @@ class TaskData:
 
 
 def task_data(task: str) -> tuple[TaskData, ...]:
-    """The data of a task that is defined; several where they are in several configurations."""
-    fields, official = task_fields(task_files()[task]), OFFICIAL.get(task)
+    """The data of a task that is defined; several where they are in several configurations.
+
+    Raises:
+        InputError: The task's file cannot be read, or names no data.
+    """
+    file, official = task_files()[task], OFFICIAL.get(task)
+    fields = task_fields(file)
+    if "dataset_path" not in fields:
+        raise InputError(Problem(f"the task {task} names no data", file=str(file), key="dataset_path"))
     path, config = str(fields["dataset_path"]), fields.get("dataset_name")
     if official is None:
         return (TaskData(path, config),)
