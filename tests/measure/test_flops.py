@@ -89,6 +89,15 @@ def test_downsampling_saves_in_the_tower_too() -> None:
     assert counted("mlp", 1, pruning="downsample", factor=2) == expected
 
 
+def test_every_tile_goes_through_the_tower_and_into_the_decoder() -> None:
+    tiling = {"pinpoints": [[96, 96], [48, 96]], "limit": None, "lone": False}
+    found = prefill_flops(tiny_lvlm("avg_pool", 4, tiling=tiling), TEXT)
+    assert round(found.tower_gflops * 1e9) == 5 * tower_flops()
+    tokens = 5 * 36 + 12  # base view and four tiles, a newline for each of twelve rows
+    assert found.vision_tokens == tokens
+    assert round(found.gflops * 1e9) == 5 * (tower_flops() + mlp_flops(36)) + decoder_flops(tokens + TEXT)
+
+
 def test_crops_go_through_the_tower_as_well() -> None:
     found = prefill_flops(tiny_lvlm("mlp", 1, "deepstack", stacks="crops"), TEXT)
     assert round(found.tower_gflops * 1e9) == 5 * tower_flops()

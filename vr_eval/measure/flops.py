@@ -38,7 +38,7 @@ class PrefillFlops:
     tower_gflops: float
     """The vision tower's part, over every image and crop that the methods read."""
     vision_tokens: int
-    """Vision tokens that enter the decoder."""
+    """Tokens of the image that enter the decoder, newlines between rows of tiles included."""
     text_tokens: int
     """Text tokens of the prompt."""
 
@@ -87,4 +87,5 @@ def prefill_flops(model: LVLM, text_tokens: int = PROMPT_TOKENS) -> PrefillFlops
     given = example(model, text_tokens)
     total = count_flops(model, lambda: model(**given))
     tower = count_flops(model, lambda: model.encode_images(given["pixel_values"]))
-    return PrefillFlops(total / GIGA, tower / GIGA, model.tokens_per_image, text_tokens)
+    vision_tokens = given["input_ids"].shape[1] - text_tokens
+    return PrefillFlops(total / GIGA, tower / GIGA, vision_tokens, text_tokens)

@@ -10,9 +10,12 @@ from typing import Any
 import torch
 
 from vr_eval.models.lvlm import LVLM
+from vr_eval.models.tiles import place
 
 PROMPT_TOKENS = 32
 """Text tokens of the prompt (ours)."""
+TILED_SIDES = 2
+"""A model that cuts images into tiles is shown a square one of so many times its tower's side (ours)."""
 
 
 def example(model: LVLM, text_tokens: int = PROMPT_TOKENS, batch: int = 1, seed: int = 0) -> dict[str, Any]:
@@ -26,11 +29,14 @@ def example(model: LVLM, text_tokens: int = PROMPT_TOKENS, batch: int = 1, seed:
     config = model.config
     text = torch.randint(0, config.text_config.vocab_size - 1, (batch, text_tokens), generator=generator)
     text += (text >= config.image_token_id).long()  # any token but the image's
-    image = torch.full((batch, model.tokens_per_image), config.image_token_id)
     side = config.vision_config.image_size
-    pixels = torch.randn(batch, 3, side, side, generator=generator)
+    size = (TILED_SIDES * side, TILED_SIDES * side)
+    tiles = 1 if config.tiles is None else place(config.tiles, size, side, model.grid // config.shapes.stride).tiles
+    image = torch.full((batch, *model.image_tokens([size])), config.image_token_id)
+    pixels = torch.randn(batch * tiles, 3, side, side, generator=generator)
     ids = torch.cat([image, text], dim=1).to(model.device)
-    return {
+    sizes = {} if config.tiles is None else {"image_sizes": torch.tensor([size] * batch)}
+    return sizes | {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "pixel_values": pixels.to(model.device, model.dtype),

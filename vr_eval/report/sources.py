@@ -56,9 +56,9 @@ DEFINITIONS = (
     (
         "GFLOPs",
         "Billions of operations from the pixels of one image to the logits of the first answer token, under a prompt "
-        "of 32 text tokens, counted while the model ran: matrix products, convolutions and attention, a multiply-add "
-        "as two, every pair that attention is handed, masked or not. Norms, activations, pooling and interpolation "
-        "are not counted.",
+        "of 32 text tokens. A model that cuts images into tiles is shown a square one of twice its tower's side. "
+        "Counted while the model ran: matrix products, convolutions and attention, a multiply-add as two, every pair "
+        "that attention is handed, masked or not. Norms, activations, pooling and interpolation are not counted.",
         "ours",
     ),
     (
