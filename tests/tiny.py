@@ -45,6 +45,7 @@ def tiny_lvlm(
     pruning: str = "none",
     *,
     noise: float = 0.2,
+    tiling: dict[str, Any] | None = None,
     **options: Any,
 ) -> LVLM:
     """A random LVLM; `noise` is added to every method parameter, so that zero-initialised outputs do something."""
@@ -81,6 +82,7 @@ def tiny_lvlm(
         pruning=pruning,
         select_layer=-1,
         image_token_id=IMAGE,
+        tiling=tiling,
         options={owner: options} if options else {},
     )
     model = LVLM(config).eval()

@@ -124,7 +124,9 @@ def _original(content: Mapping[str, Any], source: Source, tower: Source | None) 
     family = next((kind for name, kind in _ORIGINAL_DECODERS.items() if architecture.startswith(name)), None)
     if family is None:
         allowed = ", ".join(f"{name}ForCausalLM" for name in _ORIGINAL_DECODERS)
-        raise InputError(Problem("unknown decoder", source.name, "architectures", given=architecture, allowed=allowed))
+        raise InputError(
+            Problem("unknown decoder", source.name, key="architectures", given=architecture, allowed=allowed)
+        )
     known = AutoConfig.for_model(family).to_dict()
     text = {key: value for key, value in content.items() if key in known} | {"model_type": family}
     config = LVLMConfig(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isqrt
+from typing import TypeAlias
 
 from transformers import (
     BaseImageProcessor,
@@ -17,7 +18,7 @@ from transformers import (
 
 from vr_eval.models.spec import Tiling
 
-Processor = LlavaProcessor | LlavaNextProcessor | LlavaOnevisionProcessor
+Processor: TypeAlias = LlavaProcessor | LlavaNextProcessor | LlavaOnevisionProcessor
 
 IMAGE = "<image>"
 CHATML = (
