@@ -54,17 +54,14 @@ from vr_eval.training.trainer import Group, Stage, fit
 
 IMAGES, QUESTIONS = 2500, 12
 """Training images a suite and questions an image that tower and decoder are pre-trained on."""
-FIRST_QUESTIONS = 4
-"""Questions an image that the tokenizer and the first stages of the decoder see."""
-FACT_QUESTIONS, FACTS = 2, 12
-"""Questions an image, and facts after them, in the stages that list facts."""
+TOKENIZER_QUESTIONS = 4
+"""Questions an image that the tokenizer is trained on."""
+FACTS = 12
+"""Facts an image at most, where facts are listed."""
 TOWER_STAGE = Stage("tower", steps=1800, batch_size=32, warmup=0.05, weight_decay=0.01)
 TOWER_LR = 2e-3
 DECODER_LR, DECODER_MUON_LR = 1e-3, 3e-3
 """Peak rates of embeddings, norms and projector, and of the matrices of the decoder's layers."""
-
-
-TrainingSequence = Literal["transcript", "facts", "questions"]
 
 
 @dataclass(frozen=True)
@@ -72,29 +69,38 @@ class DecoderStage:
     """A part of the decoder's curriculum."""
 
     stage: Stage
-    suites: tuple[str, ...]
     ratios: tuple[int, ...]
-    sequence: TrainingSequence
-    """A few questions and then a transcript of the image, a few questions and then its facts, or many questions."""
+    images: tuple[str, ...] = SUITES
+    """Beginnings of the scenes' keys: suites, or some of their forms."""
+    questions: int = QUESTIONS
+    """Questions an image."""
+    reading: Literal["transcript", "facts"] | None = None
+    """What is read off the image after them."""
 
 
+_STEADY = "constant_with_warmup"
+_LOOKED_UP = ("chart|bar", "chart|line", "doc|_Table")
 # Codes first: nothing in them can be guessed, so the decoder finds out how to look a colour up and read on from there.
 # On all suites at once it stays at the answers' prior many times longer. Transcripts teach to read and then have to go:
-# among their fifty tokens, the single one of a yes or a number would weigh next to nothing. The heights of bars and
-# lines need a stage of their own as the codes did; it overwrites the other suites, which the last stage brings back.
+# among their fifty tokens, the single one of a yes or a number would weigh next to nothing. What takes two steps, from
+# a letter to its column and up to the bar, from header and row to a cell, or from a name to a count, needs stages of
+# its own as the codes did. They overwrite the rest, down to the form of an answer, which the last stage brings back.
 DECODER_STAGES = (
+    DecoderStage(Stage("codes", 1200, 24, 0.05, schedule=_STEADY), (4,), ("ocr",), 4, "transcript"),
+    DecoderStage(Stage("all", 3200, 24, 0.01), RATIOS, questions=4, reading="transcript"),
+    DecoderStage(Stage("answers", 1800, 16, 0.01), (1, 4, 1, 9)),
+    DecoderStage(Stage("charts", 600, 16, 0.05, schedule=_STEADY), (1,), ("chart",)),
+    DecoderStage(Stage("settle", 900, 16, 0.01), (1, 4, 1, 9)),
+    DecoderStage(Stage("facts", 500, 16, 0.03, schedule=_STEADY), (1, 1, 4), questions=2, reading="facts"),
     DecoderStage(
-        Stage("codes", 1200, 24, 0.05, schedule="constant_with_warmup"), ("ocr",), (4,), sequence="transcript"
+        Stage("steps", 500, 16, 0.03, schedule=_STEADY), (1, 1, 4), (*_LOOKED_UP, "general"), 2, reading="facts"
     ),
-    DecoderStage(Stage("all", 3200, 24, 0.01), SUITES, RATIOS, sequence="transcript"),
-    DecoderStage(Stage("answers", 1800, 16, 0.01), SUITES, (1, 4, 1, 9), sequence="questions"),
-    DecoderStage(
-        Stage("charts", 600, 16, 0.05, schedule="constant_with_warmup"), ("chart",), (1,), sequence="questions"
-    ),
-    DecoderStage(Stage("settle", 900, 16, 0.01), SUITES, (1, 4, 1, 9), sequence="questions"),
+    DecoderStage(Stage("columns", 600, 16, 0.03, schedule=_STEADY), (1,), _LOOKED_UP, 0, "facts"),
+    DecoderStage(Stage("counts", 300, 16, 0.03, schedule=_STEADY), (1,), ("general",), 0, "facts"),
+    DecoderStage(Stage("finish", 1500, 16, 0.03), (1, 4, 1, 9), questions=4, reading="facts"),
 )
 SEED = 0
-SHIPPED_GRIDS = ("projectors", "resolution")
+SHIPPED_GRIDS = ("projectors", "baselines", "refusion", "resolution")
 """Packaged grids whose checkpoints travel with the project."""
 
 
@@ -102,7 +108,7 @@ def build_weights(work: Path, folder: Path) -> None:
     """Tokenizer, tower and decoder of the `micro` backbone, float16, into `folder`; `work` holds what is unfinished."""
     corpus = training_corpus(IMAGES, QUESTIONS)
     if not (folder / TOKENIZER).is_dir():
-        texts = [text for turns in _first(corpus.turns) for turn in turns for text in turn]
+        texts = [text for turns in corpus.turns for turn in turns[:TOKENIZER_QUESTIONS] for text in turn]
         texts += [READ, *COLOURS, *(f" {name}" for name in (*COLOURS, *GLYPHS) if len(name) > 1)]
         _finish(folder / TOKENIZER, train_tokenizer(texts).save_pretrained)
     tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
@@ -155,7 +161,6 @@ def train_decoder(
         return model.models[1].encode_images(pixels, levels)
 
     features = cached_features(out / "features", (MICRO.select_layer,), corpus.images, encode)
-    turns = {kind: conversations(corpus, kind) for kind in {part.sequence for part in DECODER_STAGES}}
     matrices = [parameter for parameter in decoder.model.layers.parameters() if parameter.ndim == 2]
     by_muon = set(matrices)
     others = [parameter for parameter in decoder.parameters() if parameter not in by_muon]
@@ -164,30 +169,26 @@ def train_decoder(
         Group(matrices, DECODER_MUON_LR, muon=True),
     ]
     for part in DECODER_STAGES:
-        rows = [row for row, suite in enumerate(corpus.suites) if suite in part.suites]
-        dataset = ConversationTurns(turns[part.sequence], features[0])
+        rows = [row for row, key in enumerate(corpus.keys) if key.startswith(part.images)]
+        dataset = ConversationTurns(conversations(corpus, part), features[0])
         collator = MixedCollator(tokenizer, part.ratios)
         fit(model, Subset(dataset, rows), collator, part.stage, groups, out / part.stage.name, SEED)
     return decoder.eval()
 
 
-def conversations(corpus: Corpus, sequence: TrainingSequence) -> list[Turns]:
+def conversations(corpus: Corpus, part: DecoderStage) -> list[Turns]:
     """One training sequence per image; what is read off it comes last: an answer after that could be copied."""
-    if sequence == "questions":
-        return corpus.turns
-    if sequence == "facts":
-        return [
-            [*asked[:FACT_QUESTIONS], *reading(facts, FACTS, image)]
-            for image, (asked, facts) in enumerate(zip(corpus.turns, corpus.facts, strict=True))
-        ]
-    square = (-1, MICRO.grid, MICRO.grid)
-    labels = zip(corpus.labels["glyphs"].reshape(square), corpus.labels["colours"].reshape(square), strict=True)
-    read = [transcript(glyphs, colours) for glyphs, colours in labels]
-    return [[*asked, (READ, text)] for asked, text in zip(_first(corpus.turns), read, strict=True)]
-
-
-def _first(turns: Sequence[Turns]) -> list[Turns]:
-    return [asked[:FIRST_QUESTIONS] for asked in turns]
+    asked = [turns[: part.questions] for turns in corpus.turns]
+    match part.reading:
+        case None:
+            return asked
+        case "facts":
+            read = [reading(facts, FACTS, image) for image, facts in enumerate(corpus.facts)]
+        case "transcript":
+            square = (-1, MICRO.grid, MICRO.grid)
+            labels = zip(corpus.labels["glyphs"].reshape(square), corpus.labels["colours"].reshape(square), strict=True)
+            read = [[(READ, transcript(glyphs, colours))] for glyphs, colours in labels]
+    return [[*turns, *last] for turns, last in zip(asked, read, strict=True)]
 
 
 def _finish(folder: Path, save: Callable[[Path], object]) -> None:

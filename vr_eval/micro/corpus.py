@@ -33,7 +33,8 @@ class Corpus:
 
     images: Sequence[Image.Image]
     """RGB, decoded when asked for; a slice is a list of images."""
-    suites: list[str]
+    keys: list[str]
+    """The scenes' keys, which begin with the suite."""
     turns: list[Turns]
     facts: list[list[str]]
     """What each image says, one short statement each: what is looked up, and its value."""
@@ -51,4 +52,4 @@ def training_corpus(images: int, questions: int) -> Corpus:
     asked = zip(data["questions"], data["answers"], strict=True)
     turns = [list(zip(texts, answers, strict=True)) for texts, answers in asked]
     labels = {name: np.array(list(data[name]), dtype=np.uint8) for name in ("glyphs", "colours", "anchors")}
-    return Corpus(data["image"], list(data["suite"]), turns, list(data["facts"]), labels)
+    return Corpus(data["image"], list(data["key"]), turns, list(data["facts"]), labels)
