@@ -114,6 +114,12 @@ def test_options_that_came_later_count_where_they_are_used() -> None:
     assert len({checkpoint_id(cell) for cell in cells}) == len(cells)
 
 
+def test_a_frozen_tower_leaves_old_identities_as_they_were_and_a_trained_one_counts() -> None:
+    assert "lr_tower" not in identity.checkpoint_identity(make())["recipe"]
+    trained = make(recipe=dataclasses.replace(RECIPE, lr_tower=1e-6))
+    assert identity.checkpoint_identity(trained)["recipe"]["lr_tower"] == 1e-6
+
+
 def test_the_order_of_options_does_not_change_the_identity() -> None:
     one = {"vision_remember": {"halo": 1, "ffn": True}, "tokenpacker": {"heads": 4}}
     other = {"tokenpacker": {"heads": 4}, "vision_remember": {"ffn": True, "halo": 1}}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,10 @@ from vr_eval.models.backbones import MICRO
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.features import FeatureStore, ImageEncoder
+from vr_eval.models.lvlm import LVLM
 from vr_eval.training.cell import train_cell
+from vr_eval.training.data import collate
+from vr_eval.training.pixels import on_pixels
 from vr_eval.training.sources import conversations
 
 RECIPE = Recipe(images=2, questions=2, stage1_steps=1, stage2_steps=2, batch_size=4, lr_decoder=1e-3)
@@ -41,6 +46,39 @@ def test_a_cell_trains_its_methods_and_its_decoder_and_leaves_the_tower(tmp_path
     assert not any(name.startswith("vision_tower.") for name in changed)
     for part in ("projector.", "refusion.", "language_model."):
         assert any(name.startswith(part) for name in changed), part
+
+
+def test_a_tower_with_a_rate_learns_in_stage_2_from_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = dataclasses.replace(RECIPE, lr_tower=1e-3)
+    cell = Cell("micro", "avg_pool", 4, "vision_remember", "none", 0, {}, recipe)
+    given: list[set[str]] = []
+    forward = LVLM.forward
+
+    def watched(self: LVLM, **batch: Any) -> Any:
+        given.append({name for name in ("pixel_values", "vision_features") if batch.get(name) is not None})
+        return forward(self, **batch)
+
+    monkeypatch.setattr(LVLM, "forward", watched)
+    train_cell(cell, tmp_path / "checkpoint", "cpu")
+    assert given == [{"vision_features"}] + [{"pixel_values"}] * 2
+    before, _ = build_lvlm(cell)
+    after, _ = load_checkpoint(tmp_path / "checkpoint", expect=checkpoint_id(cell))
+    fresh, trained = before.state_dict(), after.state_dict()
+    changed = {name for name in fresh if not torch.allclose(fresh[name], trained[name], atol=1e-3 * 0.5, rtol=1e-3)}
+    for layer in range(4):
+        assert any(name.startswith(f"vision_tower.encoder.layers.{layer}.") for name in changed)
+
+
+def test_pixels_are_those_that_kept_features_come_from() -> None:
+    cell = Cell("micro", "avg_pool", 4, "none", "none", 0, {}, RECIPE)
+    model, processor = build_lvlm(cell)
+    kept = conversations(cell, model, processor)
+    seen = on_pixels(kept, cell, processor.image_processor)
+    assert len(seen) == len(kept)
+    batches = [collate([dataset[index] for index in (0, 5)], 0) for dataset in (kept, seen)]
+    assert torch.equal(batches[0]["labels"], batches[1]["labels"])
+    features = model.encode_images(batches[1]["pixel_values"]).detach()
+    torch.testing.assert_close(features, batches[0]["vision_features"], atol=5e-3, rtol=5e-3)
 
 
 @pytest.mark.parametrize("place", ["decoder", "tower"])

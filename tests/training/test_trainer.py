@@ -92,6 +92,27 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(tmp_p
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-10"]
 
 
+@pytest.mark.parametrize(
+    ("save_every", "bad_from", "step", "kept"), [(10, 27, 28, "20"), (7, 9, 10, "7"), (7, 12, 14, "7")]
+)
+def test_no_checkpoint_is_written_that_was_not_looked_at(
+    tmp_path: Path, save_every: int, bad_from: int, step: int, kept: str
+) -> None:
+    calls = 0
+
+    def poisoned(rows: Any) -> dict[str, Tensor]:
+        nonlocal calls
+        calls += 1
+        given = collate(rows)
+        return {**given, "labels": given["labels"] * (float("nan") if calls >= bad_from else 1)}
+
+    model = Line()
+    stage = Stage("line", steps=28, batch_size=8, warmup=0.1, save_every=save_every)
+    with pytest.raises(VrEvalError, match=f"step {step}: the loss is nan"):
+        fit(model, Points(), poisoned, stage, [Group(list(model.learned.parameters()), 0.1)], tmp_path, seed=3)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == [f"checkpoint-{kept}"]
+
+
 def test_muon_and_adamw_resume_together(tmp_path: Path) -> None:
     def run(out: Path, dataset: Points) -> Line:
         model = Line()

@@ -27,7 +27,7 @@ class FieldInfo:
         above: Numbers must be greater than this.
         default_note: What ``None`` stands for.
         example: How it looks in YAML.
-        later: An option that came after results without it: at its default, which computes what was computed before,
+        later: A field that came after results without it: at its default, which computes what was computed before,
             it is no part of an identity.
     """
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vr_eval.config.cell import Cell
 from vr_eval.config.fields import info_of
+from vr_eval.config.recipe import Recipe
 from vr_eval.config.tasks import task_version
 from vr_eval.methods.options import Options
 from vr_eval.models.backbones import weights_hash
@@ -35,7 +36,7 @@ def checkpoint_identity(cell: Cell) -> dict[str, Any]:
         "weights": weights_hash(cell.spec),
         "methods": _methods(cell, trainable=True),
         "ratio": cell.ratio,
-        "recipe": dataclasses.asdict(cell.recipe),
+        "recipe": None if cell.pretrained else _stated(cell.recipe),
         "data": cell.spec.data_version,
         "seed": cell.seed,
     }
@@ -77,15 +78,15 @@ def _methods(cell: Cell, *, trainable: bool) -> dict[str, Any]:
         method.seam: {
             "name": method.name,
             "version": method.version,
-            "options": _options(cell.resolved(method.name)),
+            "options": _stated(cell.resolved(method.name)),
         }
         for method in cell.methods
         if method.trainable == trainable
     }
 
 
-def _options(options: Options) -> dict[str, Any]:
-    """All options, but those that came later only where they differ from their default: old checkpoints stay valid."""
+def _stated(options: Options | Recipe) -> dict[str, Any]:
+    """All fields, but those that came later only where they differ from their default: old checkpoints stay valid."""
     old = {field.name for field in dataclasses.fields(options) if not info_of(field).later}
     changed = {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
     return {name: value for name, value in dataclasses.asdict(options).items() if name in old | changed}

@@ -46,6 +46,10 @@ class Stage:
 class NonFiniteLoss(TrainerCallback):
     """Stops a run whose loss is no number; the last checkpoint before it stays on disk."""
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The log comes before the checkpoint: nothing is saved, the last steps included, that was not looked at.
+        control.should_log |= control.should_save
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         loss = (logs or {}).get("loss")
         if loss is not None and not math.isfinite(loss):
@@ -76,7 +80,7 @@ def fit(
     """Train the parameters of `groups` and nothing else; continue from the newest checkpoint under `out`.
 
     `device`: `cpu`, or what the Trainer picks (`auto`: GPUs if there are any). Returns the log: step, loss and learning
-    rate, every 10 steps.
+    rate, every 10 steps and before every checkpoint.
 
     Raises:
         VrEvalError: the loss is not finite.

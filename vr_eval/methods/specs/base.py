@@ -39,6 +39,7 @@ class MethodSpec:
         needs_patch_mlp: ``options -> bool``: a refusion method that would share it.
         last_layer: ``(resolved options, ratio) -> the decoder layer`` after which a refusion method acts last.
         trainable: Has parameters to train; a training-free method does not change a checkpoint.
+        stages: In which stages of training its parameters learn (1: alone, 2: with the decoder).
     """
 
     name: str
@@ -62,6 +63,7 @@ class MethodSpec:
     needs_patch_mlp: Callable[[Any], bool] = lambda options: False
     last_layer: Callable[[Any, int], int] = lambda options, ratio: int(options.layers[-1])
     trainable: bool = True
+    stages: tuple[int, ...] = (1, 2)
 
 
 def stride(grid: int, ratio: int) -> int:

@@ -1,0 +1,68 @@
+"""What each stage trains and what it leaves alone, by name, number and rate."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tests.tiny import PROJECTORS, tiny_lvlm
+from vr_eval.config.cell import Cell
+from vr_eval.config.recipe import Recipe
+from vr_eval.methods.registry import METHODS
+from vr_eval.training.stages import describe, stages_of
+
+RECIPE = Recipe(stage1_steps=3, stage2_steps=5, lr_projector=0.01, lr_decoder=0.002)
+
+
+def cell(projector: str, ratio: int, refusion: str = "none", recipe: Recipe = RECIPE, **options: object) -> Cell:
+    return Cell("micro", projector, ratio, refusion, "none", 0, {refusion: options} if options else {}, recipe)
+
+
+@pytest.mark.parametrize(("projector", "ratio"), PROJECTORS)
+@pytest.mark.parametrize("lr_tower", [0.0, 1e-5])
+def test_every_parameter_belongs_to_one_part_of_each_stage(projector: str, ratio: int, lr_tower: float) -> None:
+    refusion = "none" if projector == "resampler" else "vision_remember"
+    model = tiny_lvlm(projector, ratio, refusion)
+    first, second = stages_of(cell(projector, ratio, refusion, dataclasses.replace(RECIPE, lr_tower=lr_tower)), model)
+    for stage in (first, second):
+        held = [id(parameter) for part in stage.parts for parameter in part.parameters]
+        assert len(held) == len(set(held))
+        assert set(held) == {id(parameter) for parameter in model.parameters()}
+    methods = [f"projector {projector}"] + ([] if refusion == "none" else [f"refusion {refusion}"])
+    assert [(part.name, part.lr) for part in first.trained] == [(name, 0.01) for name in methods]
+    wanted = [(name, 0.01) for name in methods] + [("decoder", 0.002)]
+    assert [(part.name, part.lr) for part in second.trained] == wanted + ([("vision tower", 1e-5)] if lr_tower else [])
+    assert (first.needs_pixels, second.needs_pixels) == (False, lr_tower > 0)
+
+
+def test_a_method_says_in_which_stages_it_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "sva", dataclasses.replace(METHODS["sva"], stages=(2,)))
+    first, second = stages_of(cell("avg_pool", 4, "sva"), tiny_lvlm("avg_pool", 4, "sva"))
+    assert [part.name for part in first.trained] == ["projector avg_pool"]
+    assert [part.name for part in second.trained] == ["projector avg_pool", "refusion sva", "decoder"]
+
+
+def test_a_method_without_parameters_of_its_own_is_no_part() -> None:
+    stages = stages_of(cell("mlp", 1, "deepstack"), tiny_lvlm("mlp", 1, "deepstack", stacks="crops", place="tower"))
+    assert [part.name for part in stages[0].parts] == ["projector mlp", "decoder", "vision tower"]
+
+
+def test_the_newline_of_tiles_learns_with_the_decoder() -> None:
+    model = tiny_lvlm("mlp", 1, tiling={"pinpoints": [[96, 96]], "limit": None, "lone": False})
+    first, second = stages_of(cell("mlp", 1), model)
+    assert "newline between tiles" not in [part.name for part in first.trained]
+    assert "newline between tiles" in [part.name for part in second.trained]
+
+
+def test_what_is_printed_names_parts_numbers_and_rates() -> None:
+    model = tiny_lvlm("avg_pool", 4, "vision_remember")
+    lines = describe(stages_of(cell("avg_pool", 4, "vision_remember"), model)).splitlines()
+    projector = sum(parameter.numel() for parameter in model.projector.parameters())
+    assert lines[0] == "stage 1: 3 steps"
+    assert lines[1].split() == ["projector", "avg_pool", f"{projector:,}", "parameters", "learning", "rate", "0.01"]
+    assert [line.split()[-1] for line in lines[3:5]] == ["frozen", "frozen"]
+    assert lines[5] == "stage 2: 5 steps"
+    assert lines[8].split()[0] == "decoder"
+    assert lines[8].endswith("learning rate 0.002")
+    assert lines[9].endswith("frozen")
