@@ -17,7 +17,7 @@ WIDTH = 110
 
 
 def list_methods(backbone: str) -> str:
-    """Every method: seam, options with defaults and sources, tokens at each ratio on ``backbone``, publication.
+    """Every method: seam, options with defaults and sources, publication, tokens and parameters on ``backbone``.
 
     Raises:
         InputError: The backbone is not registered.
@@ -26,7 +26,7 @@ def list_methods(backbone: str) -> str:
         allowed, close = ", ".join(BACKBONES), nearest(backbone, BACKBONES)
         raise InputError(Problem("unknown backbone", "--backbone", given=backbone, allowed=allowed, nearest=close))
     spec = BACKBONES[backbone]
-    head = f"Methods (tokens on the backbone {spec.name}, {spec.grid}x{spec.grid} patches)"
+    head = f"Methods (tokens and parameters on the backbone {spec.name}, {spec.grid}x{spec.grid} patches)"
     return "\n\n".join([head, *("\n".join(_method(method, spec)) for method in METHODS.values())])
 
 
@@ -67,7 +67,9 @@ def list_ablations() -> str:
 
 
 def _method(method: MethodSpec, spec: BackboneSpec) -> Iterator[str]:
-    kind = "trained" if method.trainable else "training-free"
+    kind = "training-free"
+    if method.trainable:
+        kind = f"trained in stage{'s' if len(method.stages) > 1 else ''} {' and '.join(map(str, method.stages))}"
     yield f"{method.name}  ({method.seam}, {kind}, version {method.version})"
     yield from _entry("", method.summary)
     yield from _entry("source", f"{method.source}, {method.link}")
@@ -81,6 +83,7 @@ def _method(method: MethodSpec, spec: BackboneSpec) -> Iterator[str]:
         counts = (f"1/{ratio}: {method.tokens(spec.grid, ratio, options)}" for ratio in method.ratios(spec.grid))
         before = "" if method.seam == "projector" else "before the projector, "
         yield from _entry("tokens", before + ", ".join(counts))
+    yield from _entry("parameters", _parameters(method, spec))
     for source, text in method.details:
         yield from _entry(source, text)
     defaults = method.options()
@@ -92,6 +95,17 @@ def _method(method: MethodSpec, spec: BackboneSpec) -> Iterator[str]:
             default += f": {info.default_note}; here {_plain(getattr(resolved, field.name))}"
         choices = f" [{', '.join(info.choices)}]" if info.choices else ""
         yield from _entry(field.name, f"{info.help}{choices} (default {default}; {info.source})", indent=4)
+
+
+def _parameters(method: MethodSpec, spec: BackboneSpec) -> str:
+    """Parameters that it adds with its default options, at each ratio if that makes a difference."""
+    options = method.options().resolve(spec)
+    counts = {ratio: method.parameters(spec, ratio, options) for ratio in method.ratios(spec.grid)}
+    if not any(counts.values()):
+        return "none of its own"
+    if len(set(counts.values())) == 1:
+        return f"{next(iter(counts.values())):,}, at every ratio"
+    return ", ".join(f"1/{ratio}: {count:,}" for ratio, count in counts.items())
 
 
 def _entry(name: str, text: str, indent: int = 2) -> Iterator[str]:

@@ -8,7 +8,7 @@ from math import isqrt
 from typing import Any, Literal
 
 from vr_eval.config.fields import Source
-from vr_eval.methods.options import Options
+from vr_eval.methods.options import Options, Shape
 
 Seam = Literal["projector", "refusion", "pruning"]
 
@@ -39,6 +39,7 @@ class MethodSpec:
         needs_patch_mlp: ``options -> bool``: a refusion method that would share it.
         last_layer: ``(resolved options, ratio) -> the decoder layer`` after which a refusion method acts last.
         trainable: Has parameters to train; a training-free method does not change a checkpoint.
+        parameters: ``(shape, ratio, resolved options) -> parameters`` that it adds to the backbone.
         stages: In which stages of training its parameters learn (1: alone, 2: with the decoder).
     """
 
@@ -63,6 +64,7 @@ class MethodSpec:
     needs_patch_mlp: Callable[[Any], bool] = lambda options: False
     last_layer: Callable[[Any, int], int] = lambda options, ratio: int(options.layers[-1])
     trainable: bool = True
+    parameters: Callable[[Shape, int, Any], int] = lambda shape, ratio, options: 0
     stages: tuple[int, ...] = (1, 2)
 
 

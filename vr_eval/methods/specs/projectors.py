@@ -12,6 +12,7 @@ from vr_eval.methods.options import (
     SVAConnectorOptions,
     TokenPackerOptions,
 )
+from vr_eval.methods.specs import sizes
 from vr_eval.methods.specs.base import MethodSpec, square_ratios, square_tokens
 
 PROJECTORS = (
@@ -28,6 +29,7 @@ PROJECTORS = (
         cls="MLP",
         tokens=square_tokens,
         ratios=lambda grid: (1,),
+        parameters=sizes.patch_mlp,
         patch_mlp=True,
         any_grid=True,
     ),
@@ -44,6 +46,7 @@ PROJECTORS = (
         cls="AvgPool",
         tokens=square_tokens,
         ratios=square_ratios,
+        parameters=sizes.patch_mlp,
         patch_mlp=True,
         any_grid=True,
     ),
@@ -60,6 +63,7 @@ PROJECTORS = (
         cls="PixelShuffle",
         tokens=square_tokens,
         ratios=square_ratios,
+        parameters=sizes.pixel_shuffle,
         any_grid=True,
     ),
     MethodSpec(
@@ -78,6 +82,7 @@ PROJECTORS = (
         cls="TokenPacker",
         tokens=square_tokens,
         ratios=square_ratios,
+        parameters=sizes.tokenpacker,
         needs=("tower_levels",),
     ),
     MethodSpec(
@@ -96,6 +101,7 @@ PROJECTORS = (
         cls="LDPv2",
         tokens=square_tokens,
         ratios=square_ratios,
+        parameters=sizes.ldpv2,
         patch_mlp=True,
     ),
     MethodSpec(
@@ -118,6 +124,7 @@ PROJECTORS = (
         cls="Resampler",
         tokens=square_tokens,
         ratios=square_ratios,
+        parameters=sizes.resampler,
         keeps_grid=False,
     ),
     MethodSpec(
@@ -136,6 +143,7 @@ PROJECTORS = (
         cls="CAbstractor",
         tokens=square_tokens,
         ratios=square_ratios,
+        parameters=sizes.c_abstractor,
     ),
     MethodSpec(
         name="sva_connector",
@@ -153,6 +161,7 @@ PROJECTORS = (
         cls="SVAConnector",
         tokens=square_tokens,
         ratios=square_ratios,
+        parameters=sizes.sva_connector,
         needs=("tower_levels",),
     ),
 )

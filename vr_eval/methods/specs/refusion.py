@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vr_eval.methods.options import DeepStackOptions, SVAOptions, VisionRememberOptions
+from vr_eval.methods.specs import sizes
 from vr_eval.methods.specs.base import MethodSpec, square_ratios, unchanged_tokens
 
 
@@ -36,6 +37,7 @@ REFUSIONS = (
         cls="VisionRemember",
         tokens=unchanged_tokens,
         ratios=square_ratios,
+        parameters=sizes.vision_remember,
         needs=("tower_levels", "decoder_layers"),
         needs_grid=lambda options: options.scope == "local",
     ),
@@ -72,6 +74,7 @@ REFUSIONS = (
         cls="DeepStack",
         tokens=unchanged_tokens,
         ratios=square_ratios,
+        parameters=sizes.deepstack,
         needs=("decoder_layers",),
         needs_grid=lambda options: options.place == "decoder",
         needs_patch_mlp=lambda options: bool(options.shared),
@@ -93,6 +96,7 @@ REFUSIONS = (
         cls="SVA",
         tokens=unchanged_tokens,
         ratios=square_ratios,
+        parameters=sizes.sva,
         needs=("tower_levels", "decoder_layers"),
         needs_grid=lambda options: True,
     ),

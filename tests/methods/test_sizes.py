@@ -1,0 +1,78 @@
+"""The numbers of parameters that `vr-eval list methods` shows are those of the modules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from vr_eval.config.catalog import list_methods
+from vr_eval.methods.base import Shapes
+from vr_eval.methods.build import build_method
+from vr_eval.methods.registry import METHODS
+
+SMALL = Shapes(grid=12, tower_width=96, tower_depth=4, select_layer=4, decoder_width=128, decoder_depth=40, stride=1)
+LARGE = Shapes(
+    grid=24, tower_width=1024, tower_depth=24, select_layer=23, decoder_width=4096, decoder_depth=32, stride=1
+)
+ALIKE = replace(SMALL, decoder_width=96)
+"""A resampler has nothing to lift here."""
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "mlp": [{"depth": 1}, {"depth": 4}],
+    "avg_pool": [{"depth": 3}],
+    "pixel_shuffle": [{"depth": 1}],
+    "tokenpacker": [{"levels": (1,)}],
+    "c_abstractor": [{"depth": 1, "mlp_depth": 3}, {"width": 64}],
+    "sva_connector": [{"depth": 1, "levels": (2, 4)}, {"width": 64}],
+    "vision_remember": [
+        {"halo": 1, "fusion": "per_level"},
+        {"fusion": "last", "order": "self_first", "ffn": True},
+        {"scope": "global"},
+        {"scope": "global", "fusion": "per_level"},
+        {"order": "cross_only"},
+        {"order": "self_only", "layers": (0,)},
+    ],
+    "deepstack": [{"shared": True}, {"stacks": "crops"}, {"stacks": "crops", "place": "tower"}],
+    "sva": [{"levels": (1, 2), "width": 64}, {"count": 2, "stride": 1}],
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("shapes", [SMALL, LARGE, ALIKE], ids=["small", "large", "alike"])
+def test_the_formula_counts_what_the_module_holds(name: str, shapes: Shapes) -> None:
+    method = METHODS[name]
+    for given in [{}, *OPTIONS.get(name, [])]:
+        for ratio in (1, 4, 9):
+            if ratio not in method.ratios(shapes.grid) and name != "downsample":
+                continue
+            sized = replace(shapes, stride=round(ratio**0.5))
+            options = method.options(**given).resolve(sized)
+            if options.ratio_faults(sized, ratio):
+                continue
+            with torch.device("meta"):
+                module = build_method(name, sized, options)
+            held = sum(parameter.numel() for parameter in module.parameters())
+            assert method.parameters(sized, ratio, options) == held, (given, ratio)
+
+
+def test_training_free_methods_have_none_and_the_others_say_when_they_learn() -> None:
+    for method in METHODS.values():
+        if not method.trainable:
+            assert method.parameters(SMALL, 1, method.options().resolve(SMALL)) == 0
+        assert method.stages == (1, 2)
+
+
+def test_the_list_shows_them_and_where_a_ratio_makes_a_difference() -> None:
+    blocks = {block.split("  (")[0]: block for block in list_methods("micro").split("\n\n")[1:]}
+    assert set(blocks) == set(METHODS)
+    assert "trained in stages 1 and 2" in blocks["sva"]
+    assert "training-free" in blocks["fastv"]
+    assert "  parameters     28,928, at every ratio" in blocks["avg_pool"].splitlines()
+    assert "  parameters     none of its own" in blocks["fastv"].splitlines()
+    assert "1/4: 66,560" in blocks["pixel_shuffle"]
+    for block in blocks.values():
+        for word in ("  source ", "https://", "  tokens ", "  parameters "):
+            assert word in block
+        assert any(f"  {tag} " in block for tag in ("paper", "official code", "ours"))
