@@ -79,19 +79,12 @@ class Bench:
 
     def to_text(self) -> str:
         """For people: an aligned table and what was measured."""
-        titles = (
-            "cell",
-            "tokens",
-            "parameters",
-            "of methods",
-            "GFLOPs",
-            "of tower",
-            "prefill ms",
-            "inference/training",
-        )
-        titles += ("decode ms/token", "KV cache KiB")
         peak = any(cell.peak_bytes is not None for cell in self.cells)
-        titles += ("peak MiB",) if peak else ()
+        titles: tuple[str, ...] = (
+            *("cell", "tokens", "parameters", "of methods", "GFLOPs", "of tower", "prefill ms", "inference/training"),
+            *("decode ms/token", "KV cache KiB"),
+            *(("peak MiB",) if peak else ()),
+        )
         rows = [titles, *(_row(cell, peak) for cell in self.cells)]
         machine = self.environment["gpu" if self.device.startswith("cuda") else "cpu"]
         where = f"{self.device} ({machine}; {self.environment['torch_threads']} threads)"
