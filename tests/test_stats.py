@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from vr_eval.stats import Estimate, clustered_mean, combine, holm, over_seeds, paired_difference, seed_spread
+from vr_eval.stats import (
+    Estimate,
+    clustered_mean,
+    combine,
+    holm,
+    over_seeds,
+    paired_difference,
+    seed_spread,
+    stratified_mean,
+)
 
 
 def test_one_question_per_cluster_is_the_ordinary_standard_error_and_t_interval() -> None:
@@ -185,3 +194,18 @@ def test_scaling_to_points_scales_everything_but_p_and_counts() -> None:
     estimate = clustered_mean([0, 1, 1, 1], range(4))
     points = estimate.scaled(100)
     assert (points.value, points.low, points.p, points.n) == (75.0, estimate.low * 100, estimate.p, 4)
+
+
+def test_strata_count_the_same_whatever_their_sizes() -> None:
+    scores, strata = [1.0, 0.0, 1.0, 1.0, 0.0, 0.0], ["a", "a", "b", "b", "b", "b"]
+    clusters = list(range(6))
+    estimate = stratified_mean(scores, clusters, strata)
+    parts = [clustered_mean(scores[:2], clusters[:2]), clustered_mean(scores[2:], clusters[2:])]
+    assert estimate == combine(parts)
+    assert estimate.value == 0.5
+    assert not stratified_mean([1.0, math.nan], [0, 1], ["a", "b"]).known
+    other = [0.0] * 6
+    assert paired_difference(scores, other, clusters, strata).value == 0.5
+    assert (
+        paired_difference(scores, other, clusters, ["a"] * 6).value == paired_difference(scores, other, clusters).value
+    )

@@ -87,8 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run_dir", metavar="DIR", type=Path, help="run directory, e.g. runs/projectors")
     report.set_defaults(command=_report)
 
-    listing = commands.add_parser("list", help="what there is: methods, backbones, ablations")
-    listing.add_argument("what", choices=("methods", "backbones", "ablations"))
+    listing = commands.add_parser("list", help="what there is: methods, backbones, ablations, official tasks")
+    listing.add_argument("what", choices=("methods", "backbones", "ablations", "tasks"))
     listing.add_argument("--backbone", metavar="NAME", default="micro", help="backbone for token counts (micro)")
     listing.set_defaults(command=_list)
 
@@ -196,8 +196,10 @@ def _list(options: argparse.Namespace) -> int:
 
     if options.what == "methods":
         print(catalog.list_methods(options.backbone))
+    elif options.what == "backbones":
+        print(catalog.list_backbones())
     else:
-        print(catalog.list_backbones() if options.what == "backbones" else catalog.list_ablations())
+        print(catalog.list_tasks() if options.what == "tasks" else catalog.list_ablations())
     return 0
 
 

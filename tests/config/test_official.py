@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from vr_eval import paths
+from vr_eval.config.catalog import list_tasks
 from vr_eval.config.official import OFFICIAL, SUITES, packaged_files
 from vr_eval.config.tasks import part_configs, task_data, task_fields, task_files, task_version
 from vr_eval.errors import InputError
@@ -75,6 +76,14 @@ def test_a_file_of_ones_own_redefines_a_task(tmp_path: Path, monkeypatch: pytest
     assert task_version("mme") == f"7 ({packaged})"
     with pytest.raises(InputError, match="no file defines the task mmme"):
         task_version("mmme")
+
+
+def test_the_listing_says_how_a_number_is_made() -> None:
+    text = list_tasks()
+    assert all(f"  {name}\n" in text for name in OFFICIAL)
+    assert "mme_perception_score of 2000 and mme_cognition_score of 800" in text
+    assert "at most 64 tokens (ours)" in text
+    assert text.count("a model behind an API") == 2
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -40,6 +40,21 @@ def test_a_suite_of_two_tasks_is_the_mean_of_its_tasks_whatever_their_sizes(tmp_
     assert scores.suite(row(scores, "mlp"), "ocr").value == pytest.approx(50 * sum(means))
 
 
+def test_a_benchmark_of_category_means_is_the_mean_of_its_categories(tmp_path: Path) -> None:
+    records = make_records(suites=["general"])
+    records["task"] = "mme"
+    records.loc[records["doc_id"] < 9, ["kind", "score"]] = ["existence", 0.25]  # a small, hard category
+    scores = load(tmp_path, records)
+    own = records[records.is_baseline]
+    expected = own.groupby("kind")["score"].mean()
+    assert scores.suite(row(scores, "mlp"), "general").value == pytest.approx(100 * expected.mean())
+    assert 100 * own["score"].mean() != pytest.approx(100 * expected.mean(), abs=1e-3)
+    other = row(scores, "avg_pool 1/4")
+    theirs = records[records.label == other.label].groupby("kind")["score"].mean()
+    difference = scores.difference(other, row(scores, "mlp"), "general").value
+    assert difference == pytest.approx(100 * (theirs - expected).mean())
+
+
 def test_failed_questions_lower_the_coverage_and_never_the_score(run_dir: Path) -> None:
     scores = read_scores(read_run(run_dir))
     partial = row(scores, "tokenpacker 1/4 + vision_remember")

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from vr_eval import paths
 from vr_eval.config.fields import info_of
+from vr_eval.config.official import OFFICIAL, OfficialTask
+from vr_eval.config.tasks import task_data
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.methods.registry import METHODS, MethodSpec, square_ratios
 from vr_eval.methods.specs.base import unchanged_tokens
@@ -56,6 +58,19 @@ def _image(spec: BackboneSpec) -> str:
     return text if spec.tiling.limit is None else f"{text}; tokens of the tiles limited to {spec.tiling.limit} tiles'"
 
 
+def list_tasks() -> str:
+    """Every official task by suite: data, what is scored, and how that becomes 0 to 100."""
+    head = (
+        "Official tasks of lmms-eval, for backbones of real images. A task's score is 100 times the mean of its "
+        "questions' scores, a suite's the plain mean of its tasks, and the average the plain mean of the suites."
+    )
+    blocks = ["\n".join(textwrap.wrap(head, WIDTH))]
+    for suite in dict.fromkeys(task.suite for task in OFFICIAL.values()):
+        entries = [line for task in OFFICIAL.values() if task.suite == suite for line in _task(task)]
+        blocks.append("\n".join([suite, *entries]))
+    return "\n\n".join(blocks)
+
+
 def list_ablations() -> str:
     """Every grid file that travels with the project, with the question it asks (its first comment line)."""
     lines = []
@@ -64,6 +79,25 @@ def list_ablations() -> str:
             question = file.readline().removeprefix("#").strip()
         lines.append(f"{path.stem:<16} {question}")
     return "\n".join(lines) if lines else f"no grid files in {paths.resource('ablations')}"
+
+
+def _task(task: OfficialTask) -> Iterator[str]:
+    yield f"  {task.name}"
+    data = ", ".join(dict.fromkeys(source.path for source in task_data(task.name)))
+    yield from _entry("data", data, indent=4)
+    metrics = [f"{metric.key} of {metric.maximum:g}" for metric in task.metrics]
+    # Where what is scored together has a maximum of its own, a question has one of the metrics.
+    yield from _entry("metric", (" and " if task.maximum else "; beside it ").join(metrics), indent=4)
+    if task.unit:
+        yield from _entry("one question", f"all that share {task.unit}", indent=4)
+    if task.by_kind:
+        yield from _entry("mean", f"of the means of each {task.kind}", indent=4)
+    if task.only:
+        yield from _entry("only", f"{task.only[0]} {task.only[1]}", indent=4)
+    if "max_new_tokens" in task.generation:
+        yield from _entry("answer", f"at most {task.generation['max_new_tokens']} tokens (ours)", indent=4)
+    if task.judge:
+        yield from _entry("judge", f"a model behind an API, so in no suite; needs {', '.join(task.judge)}", indent=4)
 
 
 def _method(method: MethodSpec, spec: BackboneSpec) -> Iterator[str]:
