@@ -24,7 +24,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def llama(case: Case) -> LlamaForCausalLM:
     given = dict(case.meta["llama"])
     # transformers 5 keeps the base of the rotary embedding in a mapping.
-    rope = {"rope_type": "default", "rope_theta": given.pop("rope_theta")}
+    rope = {"rope_type": "default", "rope_theta": given.pop("rope_theta", 10000.0)}
     model = LlamaForCausalLM(LlamaConfig(**given, rope_parameters=rope, max_position_embeddings=4096)).eval()
     named = {str(our_name("deepstack", name)): value for name, value in case.parameters.items()}
     model.load_state_dict({name.removeprefix("language_model."): v for name, v in named.items()}, strict=True)

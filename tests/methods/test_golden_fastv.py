@@ -22,7 +22,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def reference_llama(case: Case) -> LlamaForCausalLM:
     """A Llama of transformers with the case's sizes and weights."""
     given: dict[str, Any] = dict(case.meta["llama"])
-    theta = given.pop("rope_theta")
+    theta = given.pop("rope_theta", 10000.0)
     config = LlamaConfig(**given, rope_parameters={"rope_type": "default", "rope_theta": theta})
     model = LlamaForCausalLM(config).eval()
     model.load_state_dict(case.parameters, strict=True)
