@@ -65,13 +65,13 @@ def test_answers_do_not_depend_on_the_batch(
 
 
 def test_the_prompt_is_the_one_of_training(lvlm: LVLM, reader: LlavaProcessor) -> None:
-    asked = prepare(messages("which code?", 0), reader, lvlm.tokens_per_image)
+    asked = prepare(messages("which code?", 0), reader, lvlm)
     trained = encode(reader.tokenizer, [("which code?", "42")], lvlm.tokens_per_image)
     assert asked.ids == trained.input_ids[: trained.labels.index(next(t for t in trained.labels if t >= 0))]
 
 
 def test_a_question_that_names_the_image_token_shows_no_further_image(lvlm: LVLM, reader: LlavaProcessor) -> None:
-    asked = prepare(messages("what is <image> here?", 0), reader, lvlm.tokens_per_image)
+    asked = prepare(messages("what is <image> here?", 0), reader, lvlm)
     assert asked.ids.count(reader.image_token_id) == lvlm.tokens_per_image
 
 
@@ -87,7 +87,7 @@ def test_a_question_that_cannot_be_loaded_fails_alone(lvlm: LVLM, reader: LlavaP
 def test_a_question_that_cannot_be_answered_fails_alone(
     lvlm: LVLM, reader: LlavaProcessor, alone: list[Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    poison = prepare(messages(mixed()[6].prompt, 3), reader, lvlm.tokens_per_image).ids
+    poison = prepare(messages(mixed()[6].prompt, 3), reader, lvlm).ids
     generate = LVLM.generate
 
     def fails_on_poison(self: LVLM, input_ids: torch.Tensor, **kwargs: Any) -> Any:

@@ -20,13 +20,15 @@ from itertools import groupby
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from transformers import LlavaProcessor
 
 from vr_eval.adapters.questions import Answer, AnswerLog, Decoding, Messages, Question
 from vr_eval.errors import VrEvalError
 from vr_eval.measure.timing import finish
-from vr_eval.models.features import FeatureStore, ImageEncoder
+from vr_eval.models.features import FeatureStore, ImageEncoder, size_of
 from vr_eval.models.lvlm import LVLM
+from vr_eval.models.processor import Processor
+from vr_eval.models.reading import upright
+from vr_eval.models.tiles import BASE_ONLY
 
 HOPELESS = 20
 """So many first questions that all fail in the same way end the cell."""
@@ -58,7 +60,7 @@ class Answerer:
     def __init__(
         self,
         model: LVLM,
-        processor: LlavaProcessor,
+        processor: Processor,
         *,
         batch_size: int = 1,
         store: FeatureStore | None = None,
@@ -111,7 +113,7 @@ class Answerer:
 
     def _prepare(self, question: Question) -> Prepared | Exception:
         try:
-            return prepare(question.load(), self.processor, self.model.tokens_per_image)
+            return prepare(question.load(), self.processor, self.model)
         except Exception as error:  # whatever a task's code or an image decoder raises is this one question's failure
             return error
 
@@ -142,8 +144,7 @@ class Answerer:
     def _generate_at_once(self, prepared: Sequence[Prepared], decoding: Decoding) -> list[Answer]:
         device, tokenizer = self.model.device, self.processor.tokenizer
         ids, mask = left_padded([entry.ids for entry in prepared], tokenizer.pad_token_id)
-        images = [image for entry in prepared for image in entry.images]
-        vision = {"vision_features": self.encoder(images)} if images else {}
+        vision = self.encoder.read([entry.images for entry in prepared])
         sampling = decoding.sampling or {"do_sample": False}
         finish(device)
         started = time.perf_counter()
@@ -194,8 +195,10 @@ class _Failures:
             ) from self._first
 
 
-def prepare(messages: Messages, processor: LlavaProcessor, tokens_per_image: int) -> Prepared:
+def prepare(messages: Messages, processor: Processor, model: LVLM) -> Prepared:
     """Chat messages as token ids, in the format of training (training/conversation.py).
+
+    An image may be None in place of one that is not at hand: its base view.
 
     Raises:
         ValueError: the chat template does not show every image.
@@ -206,8 +209,14 @@ def prepare(messages: Messages, processor: LlavaProcessor, tokens_per_image: int
     text = processor.apply_chat_template(shown, tokenize=False, add_generation_prompt=True)
     if text.count(marker) != len(images):
         raise ValueError(f"the chat template shows {text.count(marker)} of {len(images)} images")
-    expanded = text.replace(marker, marker * tokens_per_image)
-    return Prepared(tokenizer(expanded, add_special_tokens=False)["input_ids"], images)
+    images = [image if image is None else upright(image) for image in images]
+    sizes = model.shown_sizes([BASE_ONLY if image is None else size_of(image) for image in images])
+    first, *rest = text.split(marker)
+    counted = zip(model.image_tokens(sizes), rest, strict=True)
+    expanded = first + "".join(marker * count + part for count, part in counted)
+    # Llama's sequences begin with a token of their own, which not every template writes.
+    begun = bool(tokenizer.bos_token) and expanded.startswith(tokenizer.bos_token)
+    return Prepared(tokenizer(expanded, add_special_tokens=not begun)["input_ids"], images)
 
 
 def left_padded(rows: Sequence[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,6 @@ import os
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +28,8 @@ from vr_eval.adapters.lmms_tasks import LazyTask, quiet
 from vr_eval.adapters.official import in_points, score_units
 from vr_eval.adapters.questions import Answer, Messages, Question
 from vr_eval.adapters.results import TaskResult, scored
-from vr_eval.models.checkpoints import load_checkpoint
+from vr_eval.models.checkpoints import open_model
+from vr_eval.models.hub import Loading
 
 REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
 """What lmms-eval's command line strips from answers by default; its Python API strips nothing."""
@@ -50,19 +50,29 @@ class VrEval(lmms):
         self,
         pretrained: str,
         cell: str = "",
+        revision: str = "main",
         dtype: str = "float32",
+        device_map: str | None = None,
+        attention: str | None = None,
+        bits: int | None = None,
         batch_size: int | str = 1,
         max_batch_size: int | None = None,
         device: str | None = None,
     ) -> None:
         """What `--model_args` may hold. `cell` is used for nothing: lmms-eval's caches are keyed by these arguments.
 
+        `pretrained` is a checkpoint's folder, or a LLaVA checkpoint in a folder or on the hub (at `revision`); the
+        others say how it is loaded (`vr_eval.models.hub.Loading`).
+
         Raises:
             InputError: there is no such checkpoint, or it cannot be loaded.
         """
         size = (max_batch_size or 32) if str(batch_size).startswith("auto") else int(batch_size)
-        model, processor = load_checkpoint(Path(pretrained), dtype=getattr(torch, dtype))
-        model.to_inference().to(device or _default_device())
+        loading = Loading(dtype, device_map, attention, bits)
+        model, processor = open_model(pretrained, revision, loading)
+        model.to_inference()
+        if device_map is None and bits is None:  # else it is where it belongs
+            model.to(_device(device))
         self._start(Answerer(model, processor, batch_size=size))
 
     @classmethod
@@ -163,5 +173,8 @@ def _messages(given: Any) -> Messages:
     return shaped
 
 
-def _default_device() -> str:
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+def _device(named: str | None) -> str:
+    """The device of this process: every one of several gets a GPU of its own, also where `cuda` is asked for."""
+    if torch.cuda.is_available() and named in (None, "cuda"):
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return named or "cpu"

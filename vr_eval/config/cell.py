@@ -65,6 +65,12 @@ class Cell:
         return BACKBONES[self.backbone]
 
     @property
+    def pretrained(self) -> bool:
+        """Whether the backbone's checkpoint is this cell's already: nothing is put into it that would be trained."""
+        new = self.refusion != NONE or self.projector != "mlp" or "mlp" in self.options
+        return self.spec.checkpoint is not None and not new
+
+    @property
     def methods(self) -> tuple[MethodSpec, ...]:
         """The methods in its seams, in the seams' order, empty seams left out."""
         return tuple(METHODS[name] for name in (self.projector, self.refusion, self.pruning) if name != NONE)

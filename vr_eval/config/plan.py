@@ -32,7 +32,7 @@ class PlannedCell:
         tokens: Vision tokens per image.
         checkpoint_id: Names its checkpoint.
         cell_id: Names its results.
-        checkpoint: Travels with the project, was trained on this machine, or has to be trained.
+        checkpoint: Travels with the project, was trained on this machine, is the backbone's own, or has to be trained.
         checkpoint_path: Folder of the checkpoint, if it is there.
         cached: Questions that the run directory has answers to.
         questions: Questions of all its tasks (an estimate: tasks are not opened).
@@ -47,7 +47,7 @@ class PlannedCell:
     tokens: int
     checkpoint_id: str
     cell_id: str
-    checkpoint: Literal["shipped", "trained", "to train"]
+    checkpoint: Literal["shipped", "trained", "pretrained", "to train"]
     checkpoint_path: str | None
     cached: int
     questions: int
@@ -177,8 +177,8 @@ def _plan_cell(cell: Cell, grid: Grid, run_dir: Path, training: set[str]) -> Pla
     backbone = BACKBONES[cell.backbone]
     name, result = checkpoint_id(cell), cell_id(cell, grid)
     checkpoint = find_checkpoint(cell)
-    state: Literal["shipped", "trained", "to train"] = "to train"
-    if checkpoint is not None:
+    state: Literal["shipped", "trained", "pretrained", "to train"] = "pretrained" if cell.pretrained else "to train"
+    if checkpoint is not None and not cell.pretrained:
         state = "shipped" if checkpoint.is_relative_to(PACKAGE) else "trained"
     per_task = min(backbone.test_questions, grid.limit or backbone.test_questions)
     questions = per_task * len(grid.tasks)

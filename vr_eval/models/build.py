@@ -12,7 +12,6 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
-    LlavaProcessor,
     PreTrainedModel,
     set_seed,
 )
@@ -21,8 +20,9 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.errors import InputError, Problem
 from vr_eval.models.config import LVLMConfig
+from vr_eval.models.hub import Loading
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.processor import lvlm_processor
+from vr_eval.models.processor import Processor, fitted, lvlm_processor
 
 TOWER, DECODER, TOKENIZER = "tower", "decoder", "tokenizer"
 """Folders of a backbone's weights; the image processor lies beside the tower."""
@@ -42,7 +42,9 @@ def spelled_out(cell: Cell) -> dict[str, dict[str, Any]]:
     return {method.name: dataclasses.asdict(cell.resolved(method.name)) for method in cell.methods}
 
 
-def lvlm_config(cell: Cell, tower: PreTrainedModel, decoder: PreTrainedModel, image_token_id: int) -> LVLMConfig:
+def lvlm_config(
+    cell: Cell, tower: PreTrainedModel, decoder: PreTrainedModel, image_token_id: int, **own: Any
+) -> LVLMConfig:
     """The configuration of `cell` around parts of its backbone, every option spelled out."""
     return LVLMConfig(
         tower.config,
@@ -56,6 +58,8 @@ def lvlm_config(cell: Cell, tower: PreTrainedModel, decoder: PreTrainedModel, im
         image_token_id=image_token_id,
         backbone=cell.backbone,
         checkpoint_id=checkpoint_id(cell),
+        tiling=dataclasses.asdict(cell.spec.tiling) if cell.spec.tiling else None,
+        **own,
     )
 
 
@@ -71,12 +75,16 @@ def set_pruning(model: LVLM, cell: Cell) -> None:
     model.fill_pruning()
 
 
-def build_lvlm(cell: Cell, weights: Path | None = None) -> tuple[LVLM, LlavaProcessor]:
+def build_lvlm(cell: Cell, weights: Path | None = None, loading: Loading | None = None) -> tuple[LVLM, Processor]:
     """The untrained model of `cell`, its methods initialised from `cell.seed`, and its processor.
 
+    On a whole checkpoint, the projector starts from the checkpoint's MLP where it has one like it.
+
     Raises:
-        InputError: the backbone's weights are not there.
+        InputError: the backbone's weights are not there, cannot be read, or are of other sizes than it states.
     """
+    if cell.spec.sources:
+        return _on_loaded_parts(cell, loading)
     folder = weights or cell.spec.weights
     if folder is None or not (folder / DECODER).is_dir():
         hint = "vr-eval micro build makes the weights of the embedded backbone"
@@ -89,3 +97,36 @@ def build_lvlm(cell: Cell, weights: Path | None = None) -> tuple[LVLM, LlavaProc
     set_seed(cell.seed)
     model = assemble(lvlm_config(cell, tower, decoder, processor.image_token_id), tower, decoder)
     return model, processor
+
+
+def _on_loaded_parts(cell: Cell, loading: Loading | None) -> tuple[LVLM, Processor]:
+    # Imported here, so that the embedded backbone does not wait for what it never loads.
+    from vr_eval.models.pretrained import check_sizes, load_llava, load_parts
+
+    spec = cell.spec
+    base: LVLM | None = None
+    if spec.checkpoint is not None:
+        base, processor = load_llava(spec.checkpoint, loading)
+        tower, decoder = base.vision_tower, base.language_model
+    else:
+        tower, decoder, processor = load_parts(spec, loading)
+    config = lvlm_config(cell, tower, decoder, processor.image_token_id)
+    check_sizes(spec, config if base is None else base.config, spec.sources[-1])
+    set_seed(cell.seed)
+    model = LVLM(config, tower, decoder)
+    if base is not None:
+        _start_from(model, base)
+    side = cell.grid  # downsampling comes after the processor
+    return model.to(decoder.dtype), fitted(processor, spec.patch_px * (spec.grid // side), side, cell.ratio)
+
+
+def _start_from(model: LVLM, base: LVLM) -> None:
+    """Take over what `base` learned that `model` has too: the MLP on patches, and the newline."""
+    if model.image_newline is not None and base.image_newline is not None:
+        model.image_newline = base.image_newline
+    learned, mlp = base.projector.patch_mlp(), model.projector.patch_mlp()
+    if learned is None or mlp is None:
+        return
+    shapes = [{name: value.shape for name, value in part.state_dict().items()} for part in (learned, mlp)]
+    if shapes[0] == shapes[1]:
+        mlp.load_state_dict(learned.state_dict())

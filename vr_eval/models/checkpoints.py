@@ -5,24 +5,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoProcessor, LlavaProcessor
+from transformers import AutoProcessor
 
 from vr_eval.errors import InputError, Problem
 from vr_eval.files import write_atomic
 from vr_eval.models.config import LVLMConfig
+from vr_eval.models.hub import WHOLE, Loading
 from vr_eval.models.lvlm import LVLM
+from vr_eval.models.processor import Processor
+from vr_eval.models.spec import Source
 
 MANIFEST = "checkpoint.json"
 
 
 def save_checkpoint(
-    model: LVLM, processor: LlavaProcessor, folder: Path, manifest: dict[str, Any], dtype: torch.dtype = torch.float16
+    model: LVLM, processor: Processor, folder: Path, manifest: dict[str, Any], dtype: torch.dtype = torch.float16
 ) -> None:
     """Write `model` in `dtype` with its processor; `manifest` makes it complete. The model itself is unchanged."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,6 +36,29 @@ def save_checkpoint(
     model.save_pretrained(folder, state_dict=state)
     processor.save_pretrained(folder)
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+def save_reference(source: Source, folder: Path, manifest: dict[str, Any]) -> None:
+    """Make `folder` the checkpoint of a model that is `source` itself: it says so, and holds no weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {**manifest, "source": dataclasses.asdict(source)}
+    write_atomic(folder / MANIFEST, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def open_model(
+    name: str, revision: str = "main", loading: Loading | None = None, expect: str | None = None
+) -> tuple[LVLM, Processor]:
+    """The model of a checkpoint's folder, or of a LLaVA checkpoint on the hub or in a folder; eval mode.
+
+    Raises:
+        InputError: there is neither, or it cannot be loaded.
+    """
+    folder = Path(name)
+    if expect is not None or (folder / MANIFEST).is_file():
+        return load_checkpoint(folder, expect, loading)
+    from vr_eval.models.pretrained import load_llava
+
+    return load_llava(Source(name, revision), loading)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -47,14 +74,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def load_checkpoint(
-    folder: Path, expect: str | None = None, dtype: torch.dtype = torch.float32
-) -> tuple[LVLM, LlavaProcessor]:
+def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | None = None) -> tuple[LVLM, Processor]:
     """The model (training version, in eval mode, float32 by default) and its processor.
 
     Args:
-        folder: what `save_checkpoint` wrote.
+        folder: what `save_checkpoint` or `save_reference` wrote.
         expect: the checkpoint id that it must carry; None takes any.
+        loading: how its weights are loaded.
 
     Raises:
         InputError: unfinished, damaged, of another cell, or with tensors that do not fit its own configuration.
@@ -71,9 +97,15 @@ def load_checkpoint(
                 hint="move the folder away; the cell will be trained again",
             )
         )
+    loading = loading or Loading()
+    if "source" in manifest:
+        from vr_eval.models.pretrained import load_llava
+
+        return load_llava(Source(**manifest["source"]), loading)
+    arguments = loading.arguments(WHOLE)
     try:
         config = LVLMConfig.from_pretrained(folder)
-        model, report = LVLM.from_pretrained(folder, config=config, dtype=dtype, output_loading_info=True)
+        model, report = LVLM.from_pretrained(folder, config=config, output_loading_info=True, **arguments)
         processor = AutoProcessor.from_pretrained(folder)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         hint = "delete the folder; the cell will be trained again, or restored by a new checkout"

@@ -47,7 +47,13 @@ class LVLMConfig(PreTrainedConfig):
         self.backbone = backbone
         self.checkpoint_id = checkpoint_id
         kwargs.setdefault("tie_word_embeddings", getattr(self.text_config, "tie_word_embeddings", False))
+        parts = (self.vision_config, self.text_config)
+        attention = [part._attn_implementation for part in parts]
         super().__init__(**kwargs)
+        # It sets the attention of its parts anew; those of models that are loaded keep theirs, or they would go on
+        # with the masks of one and the attention of another.
+        for part, implementation in zip(parts, attention, strict=True):
+            part._attn_implementation = part._attn_implementation or implementation
 
     def to_dict(self) -> dict[str, Any]:
         """Without the folders that tower and decoder were loaded from: a checkpoint travels to other machines."""

@@ -24,6 +24,8 @@ from vr_eval.methods.build import build_method
 from vr_eval.methods.levels import Level, in_order
 from vr_eval.methods.registry import NONE, stride
 from vr_eval.models.lvlm import LVLM
+from vr_eval.models.reading import upright
+from vr_eval.models.tiles import BASE_ONLY, Size
 
 DEFAULT_BYTES = 2 * 1024**3
 
@@ -34,7 +36,7 @@ _UNRELATED = frozenset({"_name_or_path", "architectures", "dtype", "transformers
 
 
 class FeatureStore:
-    """Hidden states ``(G*G, D)`` by (tower and G, image, level), float32 on the CPU; the least recently used give way.
+    """Hidden states ``(tiles, G*G, D)`` by (tower and G, image, level), on the CPU; the least recently used give way.
 
     Attributes:
         encoded: How many images towers have encoded for it.
@@ -50,7 +52,7 @@ class FeatureStore:
         self._evicted = False
 
     def get(self, tower: str, image: str, levels: Sequence[Level]) -> list[Tensor] | None:
-        """One tensor ``(G*G, D)`` per level, or None unless all are there."""
+        """One tensor ``(tiles, G*G, D)`` per level, or None unless all are there."""
         found = [self._kept.get((tower, image, level)) for level in levels]
         if any(tensor is None for tensor in found):
             return None
@@ -86,29 +88,58 @@ class ImageEncoder:
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image]) -> Tensor:
-        """``(M, G*G, len(feature_levels), D)`` on the model's device, as `LVLM.encode_images` gives them."""
-        levels = self.model.feature_levels
-        return torch.stack([torch.stack(self._encode(image, levels), dim=1) for image in images]).to(self.model.device)
+        """``(M, G*G, len(feature_levels), D)`` on the model's device, as `LVLM.encode_images` gives them.
 
-    def _encode(self, image: Image, levels: Sequence[Level]) -> list[Tensor]:
-        image = image.convert("RGB")
+        Of a model that cuts images into tiles, all tiles of the first image, then those of the next.
+        """
+        return torch.cat([self._features(image, size_of(image)) for image in images]).to(self.model.device)
+
+    @torch.no_grad()
+    def read(self, samples: Sequence[Sequence[Image]]) -> dict[str, Tensor]:
+        """Arguments of `generate` that stand for the images of each sample of a batch; none where there are none."""
+        shown, features = [], []
+        for images in samples:
+            sizes = self.model.shown_sizes([size_of(image) for image in images])
+            features += [self._features(image, size) for image, size in zip(images, sizes, strict=True)]
+            shown += sizes
+        if not features:
+            return {}
+        given = {"vision_features": torch.cat(features).to(self.model.device)}
+        return given if self.model.config.tiles is None else {**given, "image_sizes": torch.tensor(shown)}
+
+    def _features(self, image: Image, size: Size) -> Tensor:
+        """``(tiles, G*G, len(feature_levels), D)`` on the CPU."""
+        return torch.stack(self._encode(image, size, self.model.feature_levels), dim=2)
+
+    def _encode(self, image: Image, size: Size, levels: Sequence[Level]) -> list[Tensor]:
+        image = upright(image)
         name = image_id(image)
         # What the tower gives depends on how much of the image it is shown; asked anew, as a cell may change it.
         source = f"{self.tower}, {self.model.grid} patches"
+        if size == BASE_ONLY:
+            source += ", base view"
         found = self.store.get(source, name, levels)
         if found is not None:
             return found
         # What other cells read, they read of the whole image; all that downsample read the same level.
         others = self.store.levels if self.model.downsampling is None else ()
         wanted = in_order({*others, *levels})
-        pixels = self.processor([image], return_tensors="pt")["pixel_values"].to(self.model.device)
-        hidden = self.model.encode_images(pixels, wanted)[0].cpu()
+        # An image processor pads the base view of an image to a square only where there are several.
+        given = [[image, image]] if size == BASE_ONLY else [image]
+        pixels = self.processor(given, return_tensors="pt")["pixel_values"]
+        tiles = pixels[:1] if pixels.dim() == 4 else pixels[0]
+        hidden = self.model.encode_images(tiles.to(self.model.device), wanted).cpu()
         self.store.encoded += 1
         # A level's own copy: a view would keep every level in memory for as long as one of them is kept.
-        by_level = {level: hidden[:, place].clone() for place, level in enumerate(wanted)}
+        by_level = {level: hidden[:, :, place].clone() for place, level in enumerate(wanted)}
         for level, tensor in by_level.items():
             self.store.put(source, name, level, tensor)
         return [by_level[level] for level in levels]
+
+
+def size_of(image: Image) -> Size:
+    """Height and width of an image."""
+    return image.height, image.width
 
 
 def image_id(image: Image) -> str:

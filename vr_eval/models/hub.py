@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from safetensors import SafetensorError
 from transformers import BitsAndBytesConfig
 
 from vr_eval.errors import InputError, Problem, nearest
@@ -28,6 +29,8 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+WHOLE = ("vision_tower", "projector", "refusion")
+"""Modules of an LVLM that are never quantised: small, and what a comparison is about."""
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
 
@@ -107,7 +110,7 @@ def explained(source: Source, what: str = "the model") -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise InputError(_problem(source, what, error)) from error
 
 

@@ -128,6 +128,12 @@ class LVLM(PreTrainedModel, GenerationMixin):
             return [self.tokens_per_image] * len(image_sizes)
         return [len(placement.places) for placement in placements]
 
+    def shown_sizes(self, image_sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Heights and widths of the images of one sample, (0, 0) in place of those that are shown as base views."""
+        tiling = self.config.tiles
+        alone = tiling is None or not tiling.lone or len(image_sizes) == 1
+        return list(image_sizes) if alone else [BASE_ONLY] * len(image_sizes)
+
     def to_inference(self) -> LVLM:
         """The inference version, in place: frozen, merged constants, no dead parameters. Logits stay within 1e-4.
 
@@ -263,9 +269,9 @@ class LVLM(PreTrainedModel, GenerationMixin):
         if isinstance(vision_features, HeldImages):
             return vision_features
         sizes = None if image_sizes is None else [(int(h), int(w)) for h, w in image_sizes]
-        if sizes is not None and batch_num_images is not None and self.config.tiles and self.config.tiles.lone:
-            alone = [count == 1 for count in batch_num_images for _ in range(int(count))]
-            sizes = [size if one else BASE_ONLY for size, one in zip(sizes, alone, strict=True)]
+        if sizes is not None and batch_num_images is not None:
+            samples = torch.arange(len(sizes)).split(batch_num_images.tolist())
+            sizes = [shown for sample in samples for shown in self.shown_sizes([sizes[i] for i in sample])]
         placements = self._placements(sizes)
         if vision_features is None:
             assert pixel_values is not None

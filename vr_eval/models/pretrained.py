@@ -26,15 +26,13 @@ from transformers import (
 
 from vr_eval.errors import InputError, Problem
 from vr_eval.models.config import LVLMConfig
-from vr_eval.models.hub import Loading, explained
+from vr_eval.models.hub import WHOLE, Loading, explained
 from vr_eval.models.llava import Described, describe, renamings, tower_config
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.official import computed_anew
 from vr_eval.models.processor import Processor, fitted, lvlm_processor, tiled_processor, with_image_token
 from vr_eval.models.spec import BackboneSpec, Source
 
-_WHOLE = ("vision_tower", "projector", "refusion")
-"""Modules that are never quantised: small, and what a comparison is about."""
 _LISTED = 20
 
 
@@ -52,11 +50,13 @@ def load_llava(source: Source, loading: Loading | None = None, tower: Source | N
     loading = loading or Loading()
     with explained(source, "the configuration"):
         content, _ = PreTrainedConfig.get_config_dict(source.name, revision=source.revision)
+    if not content:
+        raise InputError(Problem("there is no config.json here", source.name))
     described = describe(content, source, tower)
     config = described.config
     processor = _processor(described, source)
     config.image_token_id = processor.image_token_id
-    arguments = loading.arguments(_WHOLE)
+    arguments = loading.arguments(WHOLE)
     with explained(source):
         model, report = LVLM.from_pretrained(
             source.name,

@@ -71,7 +71,10 @@ def tiled_processor(
 
 
 def fitted(processor: Processor, patch_px: int, grid: int, ratio: int) -> Processor:
-    """`processor`, in place, told that each square of ``grid x grid`` patches becomes ``grid**2 / ratio`` tokens."""
+    """`processor`, in place, told that each square of ``grid x grid`` patches becomes ``grid**2 / ratio`` tokens.
+
+    `grid` is looked at by OneVision's processor alone, the others count in `patch_px`.
+    """
     processor.vision_feature_select_strategy = "full"
     if isinstance(processor, LlavaOnevisionProcessor):
         processor.num_image_tokens = grid**2 // ratio

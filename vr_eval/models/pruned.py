@@ -162,7 +162,9 @@ def _capture(
     recorder = _recorder.get()
     assert recorder is not None
     if module.layer_idx == recorder.layer:
-        recorder.received = received_attention(query, key, kwargs["scaling"], recorder.prompt, recorder.query)
+        # A choice has no gradient; and checkpointing computes the layer again with no one to record it.
+        with torch.no_grad():
+            recorder.received = received_attention(query, key, kwargs["scaling"], recorder.prompt, recorder.query)
     attend = ALL_ATTENTION_FUNCTIONS[recorder.implementation]
     return attend(module, query, key, value, attention_mask, **kwargs)
 

@@ -26,7 +26,8 @@ def train_missing(cell: Cell, say: Callable[[str], None], device: str = "auto") 
             return found
         from vr_eval.training.cell import train_cell
 
-        say(f"{cell.label}: training {cell.recipe.steps} steps")
+        if not cell.pretrained:
+            say(f"{cell.label}: training {cell.recipe.steps} steps")
         with contextlib.redirect_stdout(sys.stderr):  # the trainer prints its log
             train_cell(cell, folder, device)
     return folder

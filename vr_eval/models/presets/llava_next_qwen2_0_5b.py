@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
+from vr_eval.config.official import SUITES
 from vr_eval.config.recipe import Recipe
 from vr_eval.models.spec import FEATURES, BackboneSpec, Source, Tiling
 
@@ -22,14 +21,7 @@ LLAVA_NEXT_QWEN2_0_5B = BackboneSpec(
     decoder=Source("Qwen/Qwen2-0.5B-Instruct"),
     decoder_depth=24,
     decoder_width=896,
-    suites=MappingProxyType(
-        {
-            "ocr": ("textvqa_val", "ocrbench"),
-            "chart": ("chartqa",),
-            "doc": ("docvqa_val", "infovqa_val", "ai2d"),
-            "general": ("gqa", "mmbench_en_dev_static", "mme", "pope", "seed_image", "mmstar"),
-        }
-    ),
+    suites=SUITES,
     features=frozenset(FEATURES),
     data_version="llava-next-data-1",
     # LLaVA-NeXT's: one epoch of 558 thousand and one of 779 thousand samples.

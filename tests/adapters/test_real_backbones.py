@@ -1,0 +1,162 @@
+"""A LLaVA checkpoint, asked by the harness, answers as transformers' own class asked one question at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from tests.llava import GRID, KINDS, NEXT_POINTS, PATCH, PX, SIZES, image, ported
+from vr_eval.adapters.answering import Answerer, prepare
+from vr_eval.adapters.questions import Question
+from vr_eval.config.cell import Cell
+from vr_eval.config.recipe import Recipe
+from vr_eval.errors import InputError
+from vr_eval.models.backbones import BACKBONES
+from vr_eval.models.build import build_lvlm, set_pruning
+from vr_eval.models.checkpoints import load_checkpoint, open_model
+from vr_eval.models.features import FeatureStore
+from vr_eval.models.presets import PRESETS
+from vr_eval.models.spec import Source, Tiling
+from vr_eval.runs.training import train_missing
+
+ASKED = [(0,), (1,), (5, 2), (), (3,), (4, 6)]
+"""Numbers of the images of each question."""
+
+
+def messages(numbers: tuple[int, ...]) -> list[dict[str, Any]]:
+    content: list[dict[str, Any]] = [{"type": "image", "image": image(SIZES[n], seed=n)} for n in numbers]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": f"what is printed {sum(numbers)}?"}]}]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("store", [FeatureStore(), None], ids=["stored", "unstored"])
+def test_answers_in_batches_are_those_of_transformers(kind: str, store: FeatureStore | None, tmp_path: Path) -> None:
+    source = ported(kind, tmp_path)
+    ours, processor = open_model(source.name)
+    answerer = Answerer(ours.to_inference(), processor, batch_size=4, store=store)
+    how = {"max_new_tokens": 5, "until": ["\n\n"]}
+    questions = [Question("t", i, str(i), how, lambda n=n: messages(n)) for i, n in enumerate(ASKED)]
+    answers = answerer.answer(questions)
+    again = answerer.answer(questions)
+    theirs = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    reader = AutoProcessor.from_pretrained(tmp_path)
+    for numbers, answer, second in zip(ASKED, answers, again, strict=True):
+        assert answer.failure == ""
+        text = reader.apply_chat_template(messages(numbers), add_generation_prompt=True)
+        images = [[image(SIZES[n], seed=n) for n in numbers]] if numbers else None
+        inputs = reader(images=images, text=[text], return_tensors="pt")
+        shown = {"pad_token_id": 0, "suppress_tokens": [reader.image_token_id], "eos_token_id": 2}
+        with torch.no_grad():
+            out = theirs.generate(**inputs, max_new_tokens=5, do_sample=False, **shown)
+        expected = reader.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert answer.text == second.text == expected.split("\n\n")[0]
+
+
+def test_llama_prompts_begin_with_their_own_token(tmp_path: Path) -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    ours, processor = open_model(ported("llava", tmp_path).name)
+    words = processor.tokenizer
+    words.bos_token = "<|endoftext|>"
+    words.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", words.bos_token_id)]
+    )
+    ids = prepare(messages((0,)), processor, ours).ids
+    assert ids[:2] == [words.bos_token_id, words.convert_tokens_to_ids("<|im_start|>")]
+    processor.chat_template = "<|endoftext|>" + processor.chat_template
+    assert prepare(messages((0,)), processor, ours).ids == ids
+
+
+@pytest.fixture
+def tiny_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
+    """The preset of LLaVA-NeXT with Vicuna at the size of a tiny checkpoint."""
+    source = ported("llava_next", tmp_path / "hub")
+    preset = next(spec for spec in PRESETS if spec.name == "llava_next_vicuna_7b")
+    tiny = dataclasses.replace(
+        preset,
+        checkpoint=source,
+        grid=GRID,
+        image_px=PX,
+        patch_px=PATCH,
+        tower_depth=4,
+        tower_width=16,
+        tower_heads=2,
+        select_layer=3,
+        decoder_depth=4,
+        decoder_width=32,
+        tiling=Tiling(tuple((y, x) for y, x in NEXT_POINTS)),
+    )
+    monkeypatch.setitem(BACKBONES, preset.name, tiny)
+    return source
+
+
+def cell(projector: str, ratio: int, refusion: str = "none", pruning: str = "none", **options: Any) -> Cell:
+    given = {pruning if pruning != "none" else refusion: options} if options else {}
+    return Cell("llava_next_vicuna_7b", projector, ratio, refusion, pruning, 0, given, Recipe())
+
+
+def logits(model: Any, processor: Any) -> torch.Tensor:
+    inputs = processor(images=[image(SIZES[5])], text=["<image>what is it?"], return_tensors="pt")
+    with torch.no_grad():
+        return model(**inputs).logits
+
+
+def test_the_uncompressed_cell_of_a_checkpoint_is_the_checkpoint(tiny_next: Source) -> None:
+    """Nothing is trained and nothing copied; pruning runs on it as on any checkpoint."""
+    said: list[str] = []
+    bare, pruned = cell("mlp", 1), cell("mlp", 1, pruning="fastv", keep_ratio=0.5)
+    folder = train_missing(bare, said.append)
+    assert said == []
+    assert train_missing(pruned, said.append) == folder
+    assert [file.name for file in folder.iterdir()] == ["checkpoint.json"]
+    model, processor = load_checkpoint(folder)
+    expected = logits(*open_model(tiny_next.name))
+    assert torch.equal(logits(model, processor), expected)
+    set_pruning(model, pruned)
+    assert logits(model, processor).shape[1] < expected.shape[1]
+
+
+def test_a_compressed_cell_starts_from_the_checkpoint_it_compresses(tiny_next: Source) -> None:
+    base, _ = open_model(tiny_next.name)
+    remembering, processor = build_lvlm(cell("mlp", 1, "vision_remember", heads=4))
+    assert torch.equal(logits(remembering, processor), logits(base, processor))
+    pooled, processor = build_lvlm(cell("avg_pool", 9))
+    assert torch.equal(pooled.projector.mlp[0].weight, base.projector.mlp[0].weight)
+    assert torch.equal(pooled.image_newline, base.image_newline)
+    assert logits(pooled, processor).shape[1] < logits(base, open_model(tiny_next.name)[1]).shape[1] / 5
+
+
+def test_parts_are_put_together_with_tokenizer_and_processor(
+    tiny_next: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.llava import original, tokenizer
+
+    original(tmp_path)
+    base, _ = open_model(tiny_next.name)
+    base.language_model.save_pretrained(tmp_path / "decoder")
+    words = tokenizer()
+    words.chat_template = None
+    words.save_pretrained(tmp_path / "decoder")
+    tiny = BACKBONES["llava_next_vicuna_7b"]
+    parts = {"tower": Source(str(tmp_path / "clip")), "decoder": Source(str(tmp_path / "decoder"))}
+    for name, tiling in (("tiled", tiny.tiling), ("whole", None)):
+        spec = dataclasses.replace(tiny, name=name, checkpoint=None, tiling=tiling, **parts)
+        monkeypatch.setitem(BACKBONES, name, spec)
+        model, processor = build_lvlm(dataclasses.replace(cell("avg_pool", 4), backbone=name))
+        assert torch.isfinite(logits(model, processor)).all()
+        assert (model.image_newline is not None) == (name == "tiled")
+        assert "<image>" in processor.apply_chat_template(messages((0,)), tokenize=False)
+
+
+def test_weights_of_other_sizes_than_the_preset_are_refused(tiny_next: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = dataclasses.replace(BACKBONES["llava_next_vicuna_7b"], decoder_width=64, tower_depth=24, select_layer=23)
+    monkeypatch.setitem(BACKBONES, wrong.name, wrong)
+    with pytest.raises(InputError) as caught:
+        build_lvlm(cell("avg_pool", 4))
+    assert {problem.key for problem in caught.value.problems} == {"decoder_width", "tower_depth", "select_layer"}
+    assert "these are not the weights of llava_next_vicuna_7b (given: 32; allowed: 64)" in str(caught.value)
