@@ -188,7 +188,11 @@ def test_bfloat16_runs_and_stays_close(model: LVLM) -> None:
     half = copy.deepcopy(model).to(torch.bfloat16)
     out = half(ids, None, pixels(1)).logits
     assert out.dtype == torch.bfloat16
-    assert torch.isfinite(out).all()
+    whole = model(ids, None, pixels(1)).logits
+    assert out.shape == whole.shape
+    # After the image, where nothing moves if a rounding makes FastV keep another token.
+    difference, expected = (out.float() - whole)[0, -2:], whole[0, -2:]
+    assert difference.norm() < 0.2 * expected.norm()
 
 
 def test_gradient_checkpointing_changes_no_gradient(model: LVLM) -> None:

@@ -95,6 +95,30 @@ def test_layers_from_k_on_hold_the_short_cache_and_earlier_ones_the_whole(case: 
     assert out.logits.shape[1] == short
 
 
+@pytest.mark.parametrize("pruning", ["fastv", "random"])
+@torch.no_grad()
+def test_what_is_kept_keeps_its_position_and_an_answer_goes_on_behind_the_whole_prompt(pruning: str) -> None:
+    model = tiny_lvlm("mlp", 1, pruning=pruning, layer=2, keep_ratio=0.1)
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
+    chosen: list[torch.Tensor] = []
+    select = model.pruning.select
+    model.pruning.select = lambda given: (chosen.append(select(given)), chosen[-1])[1]
+    rotary: list[tuple[torch.Tensor, ...]] = []
+    for layer in (1, 2, 3):
+        model.decoder.layers[layer].self_attn.register_forward_pre_hook(
+            lambda module, args, kwargs: rotary.append(kwargs["position_embeddings"]), with_kwargs=True
+        )
+    out = model(ids, None, pixels(1), use_cache=True)
+    model(input_ids=torch.tensor([[8]]), attention_mask=torch.ones(1, 148).long(), past_key_values=out.past_key_values)
+    kept = torch.cat([torch.tensor([0]), chosen[0][0].nonzero().flatten(), torch.tensor([145, 146])])
+    assert len(kept) == 1 + 14 + 2
+    whole, after = torch.arange(147), torch.tensor([147])
+    for got, positions in zip(rotary, (whole, kept, kept, after, after, after), strict=True):
+        expected = model.decoder.rotary_emb(torch.empty(1, 1, 32), positions[None])
+        for part, of in zip(got, expected, strict=True):
+            torch.testing.assert_close(part, of)
+
+
 @torch.no_grad()
 def test_keeping_everything_changes_nothing() -> None:
     whole = tiny_lvlm("mlp", 1)

@@ -41,7 +41,7 @@ class CellCost:
     label: str
     checkpoint_id: str
     trained: bool
-    """Measured on its checkpoint; otherwise on untrained weights, which take the same time."""
+    """Measured on its checkpoint, or the backbone's own; otherwise on untrained weights, which take the same time."""
     vision_tokens: int
     parameters: int
     method_parameters: int
@@ -149,7 +149,7 @@ def bench_cell(cell: Cell, device: torch.device, repeats: int) -> CellCost:
     return CellCost(
         label=cell.label,
         checkpoint_id=checkpoint_id(cell),
-        trained=folder is not None,
+        trained=folder is not None or cell.pretrained,
         vision_tokens=flops.vision_tokens,
         parameters=parameters["total"],
         method_parameters=parameters["method"],
