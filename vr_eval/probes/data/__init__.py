@@ -1,0 +1,1 @@
+"""Images whose classes a probe has to tell apart."""

@@ -1,0 +1,218 @@
+"""Reads the vision tokens of a model at every tap in one forward pass.
+
+The pass is the model's own. Hidden states of the tower come from `LVLM.encode_images`, which computes them all anyway
+(cells that share a tower share them); the rest from hooks of torch that last one call. Two sets of them are needed:
+those registered before the call run before the hooks of refusion and pruning and see a layer's own output; those
+registered when the language model is entered run after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vr_eval.methods.levels import Level, in_order
+from vr_eval.models.lvlm import LVLM
+from vr_eval.models.pruned import take
+from vr_eval.models.tiles import BASE_ONLY
+from vr_eval.probes.tapnames import OUT, PROJECTOR, PRUNING, REFUSION, decoder_tap, tower_tap
+
+Note = Callable[[str, Tensor, Tensor | None], None]
+"""Told of every tap once: name, vision tokens ``(B, N, width)``, and which of an image's tokens they are ``(B, N)``
+(None: all of them, in order)."""
+
+Inside = Callable[[Callable[[], Tensor]], AbstractContextManager[None]]
+"""Given a function that says which positions ``(B, S or fewer)`` hold vision tokens at this moment: a context."""
+
+
+def taps_of(model: LVLM) -> tuple[str, ...]:
+    """The taps that `model` has, in the order of a forward pass."""
+    depth = model.config.shapes.tower_depth
+    names = [tower_tap(level) for level in range(depth + 1)] + [OUT]
+    refused = model.refusion.layers if model.refusion is not None else ()
+    for layer in range(-1, len(model.decoder.layers)):
+        names.append(decoder_tap(layer))
+        if layer in refused:
+            names.append(decoder_tap(layer) + REFUSION)
+        if model.pruning is not None and model.pruning.layer == layer + 1:
+            names.append(decoder_tap(layer) + PRUNING)
+    return tuple(names)
+
+
+def tower_levels_of(model: LVLM) -> tuple[Level, ...]:
+    """What stands for the tower's hidden states 0 .. L in `model`: others where a method acts in the tower."""
+    plain = range(model.config.shapes.tower_depth + 1)
+    return tuple(plain) if model.refusion is None else tuple(model.refusion.tower_level(level) for level in plain)
+
+
+def levels_read(model: LVLM) -> tuple[Level, ...]:
+    """The hidden states of the tower that taps and methods of `model` read."""
+    return in_order({*tower_levels_of(model), *model.feature_levels})
+
+
+@torch.no_grad()
+def encode(model: LVLM, pixel_values: Tensor, levels: Sequence[Level]) -> dict[Level, Tensor]:
+    """Hidden states ``(B, G*G, D)`` by level; models with one tower and one `grid` can share them."""
+    return dict(zip(levels, model.encode_images(pixel_values, tuple(levels)).unbind(2), strict=True))
+
+
+@torch.no_grad()
+def run_tapped(
+    model: LVLM,
+    input_ids: Tensor,
+    encoded: Mapping[Level, Tensor],
+    note: Note,
+    attention_mask: Tensor | None = None,
+    inside: Inside | None = None,
+) -> None:
+    """Everything behind the tower in one forward pass; `note` is told of the vision tokens at every tap.
+
+    Args:
+        model: In eval mode.
+        input_ids: ``(B, S)``; every row holds the tokens of one image, of its base view alone where the model cuts
+            images into tiles.
+        encoded: What `encode` gave for the images, at least the levels of `levels_read`.
+        attention_mask: ``(B, S)``, 0 at padding.
+        inside: Surrounds the forward pass.
+
+    Raises:
+        ValueError: a row without exactly one image.
+    """
+    vision = input_ids == model.config.image_token_id
+    sizes = [BASE_ONLY] * len(input_ids)
+    (expected,) = model.image_tokens(sizes[:1])
+    if not bool((vision.sum(1) == expected).all()):
+        raise ValueError(f"every row must hold one image of {expected} image tokens")
+    vision &= vision.cumsum(1) <= model.tokens_per_image  # a newline may stand behind them
+    note_tower(model, encoded, note)
+    stream = _Stream(model, vision, note)
+    places = torch.arange(input_ids.shape[1], device=input_ids.device).expand(len(input_ids), -1)
+    with ExitStack() as stack:
+        stack.enter_context(stream.reading())
+        if inside is not None:
+            stack.enter_context(inside(lambda: stream.vision))
+        # Positions are columns, so that what layer K gets of them says which places went on.
+        model(
+            input_ids,
+            attention_mask=attention_mask,
+            vision_features=torch.stack([encoded[level] for level in model.feature_levels], dim=2),
+            image_sizes=torch.tensor(sizes) if model.config.tiles is not None else None,
+            position_ids=places,
+            use_cache=False,
+            logits_to_keep=1,
+        )
+
+
+def note_tower(model: LVLM, encoded: Mapping[Level, Tensor], note: Note) -> None:
+    """Tells `note` of the taps in front of the projector, which need no forward pass."""
+    states = tower_levels_of(model)
+    for level, state in enumerate(states):
+        note(tower_tap(level), encoded[state], None)
+    note(OUT, torch.cat([encoded[states[level]] for level in model.projector.levels], dim=-1), None)
+
+
+class _Stream:
+    """The vision positions of the decoder's hidden states, followed through its layers."""
+
+    def __init__(self, model: LVLM, vision: Tensor, note: Note) -> None:
+        self.model, self.note = model, note
+        self.number = vision.cumsum(1) - 1  # which token of its image stands there
+        self.whole = True
+        self.chosen: Tensor | None = None
+        self.go_on(vision)
+
+    def go_on(self, vision: Tensor) -> None:
+        """From here on the vision tokens stand where `vision` ``(B, S)`` says."""
+        self.vision = vision
+        self.places = vision.nonzero(as_tuple=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Hooks for one forward pass; removed whatever happens inside."""
+        handles: list[Any] = []
+        layers, pruning = list(self.model.decoder.layers), self.model.pruning
+
+        def entered(module: nn.Module, args: object) -> None:
+            handles.extend(self._after_methods(layers))
+
+        select = pruning.select if pruning is not None else None
+        try:
+            handles.append(self.model.projector.register_forward_hook(self._projected))
+            handles.append(self.model.language_model.register_forward_pre_hook(entered))
+            for number, layer in enumerate(layers):
+                handles.append(layer.register_forward_hook(self._output(decoder_tap(number))))
+            if pruning is not None and select is not None:
+                pruning.select = self._watched(select)  # type: ignore[method-assign]
+            yield
+        finally:
+            if pruning is not None:
+                pruning.__dict__.pop("select", None)
+            for handle in handles:
+                handle.remove()
+
+    def _after_methods(self, layers: Sequence[nn.Module]) -> Iterator[Any]:
+        refusion, pruning = self.model.refusion, self.model.pruning
+        for layer in refusion.layers if refusion is not None else ():
+            name = decoder_tap(layer) + REFUSION
+            if layer < 0:
+                yield layers[0].register_forward_pre_hook(self._input(name))
+            else:
+                yield layers[layer].register_forward_hook(self._output(name))
+        if pruning is not None:
+            yield layers[pruning.layer].register_forward_pre_hook(self._pruned, with_kwargs=True)
+
+    def _watched(self, select: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+        def watched(given: Any) -> Tensor:
+            self.chosen = select(given)
+            return self.chosen
+
+        return watched
+
+    def _projected(self, module: nn.Module, args: object, output: Tensor) -> None:
+        self.note(PROJECTOR, output, None)
+
+    def _output(self, name: str) -> Callable[..., None]:
+        def after(module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            self._tell(name, output[0] if isinstance(output, tuple) else output)
+
+        return after
+
+    def _input(self, name: str) -> Callable[..., None]:
+        return lambda module, args: self._tell(name, args[0])
+
+    def _pruned(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        pruning = self.model.pruning
+        assert pruning is not None
+        assert self.chosen is not None
+        left = self.vision & self.chosen
+        if pruning.mode == "drop":  # rows that keep fewer are filled with dropped tokens: `left` tells them apart
+            index = kwargs["position_ids"]
+            left, self.number = take(left, index), take(self.number, index)
+        self.whole = False
+        self.go_on(left)
+        self._tell(decoder_tap(pruning.layer - 1) + PRUNING, args[0])
+
+    def _tell(self, name: str, hidden: Tensor) -> None:
+        """The vision tokens ``(B, N, H)`` of hidden states ``(B, S, H)``; every row has as many."""
+        rows = len(hidden)
+        tokens = hidden[self.places].view(rows, -1, hidden.shape[-1])
+        self.note(name, tokens, None if self.whole else self.number[self.places].view(rows, -1))
+
+
+class Pooled:
+    """A `Note` that keeps one feature vector per image, tap and pool, and nothing else of the tokens."""
+
+    def __init__(self, places: Iterable[tuple[str, str]]) -> None:
+        """`places`: taps and pools (`mean`, `max`)."""
+        self.places = frozenset(places)
+        self.found: dict[tuple[str, str], Tensor] = {}
+
+    def __call__(self, tap: str, tokens: Tensor, kept: Tensor | None) -> None:
+        if (tap, "mean") in self.places:
+            self.found[tap, "mean"] = tokens.mean(1, dtype=torch.float32)
+        if (tap, "max") in self.places:
+            self.found[tap, "max"] = tokens.amax(1).float()
