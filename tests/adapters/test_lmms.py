@@ -104,7 +104,7 @@ def test_data_that_is_not_there_is_said_of_all_tasks_at_once(root: Path, monkeyp
     assert str(folder / "data" / f"{TASKS[0]}.parquet") in message
     assert f"the data of the task {TASKS[1]} cannot be loaded: Couldn't reach 'nobody/nothing' on the Hub" in message
     assert "did you mean 'vr_toy_doc'?" in message
-    assert "needs the network once" in message
+    assert "vr-eval fetch" in message
     assert time.monotonic() - started < 5
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import datasets
 from PIL import ImageFile
 
 from vr_eval.errors import Problem
@@ -20,13 +22,20 @@ def check_files(config: Mapping[str, Any], folder: Path) -> None:
             raise FileNotFoundError(f"{folder / name} does not exist")
 
 
+def data_cache() -> Path:
+    """Where data of the hub is kept: where `datasets` keeps it (HF_DATASETS_CACHE, HF_HOME), if lmms-eval is not told
+    otherwise (LMMS_EVAL_DATASETS_CACHE)."""
+    told = os.environ.get("LMMS_EVAL_DATASETS_CACHE", "").strip()
+    return Path(told).expanduser() if told else Path(datasets.config.HF_DATASETS_CACHE)
+
+
 def no_data(task: str, file: Path, error: Exception) -> Problem:
     """The problem of a task whose data cannot be loaded, with the reason at the root of `error`."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-    hint = "If its data is to be downloaded, this needs the network once; otherwise restore the files that it names."
+    hint = "Data of the hub is downloaded once, by `vr-eval fetch` where there is network; restore files that it names."
     if isinstance(cause, KeyError):
         first = str(cause)
         hint = "Its data or lmms-eval's definition of it has changed: vr-eval knows those of lmms-eval 0.7.3."

@@ -11,6 +11,7 @@ from typing import Any
 
 from vr_eval.adapters import defects
 from vr_eval.adapters.answering import CellError
+from vr_eval.adapters.data import data_cache
 from vr_eval.adapters.questions import Answer
 from vr_eval.adapters.results import Scored, target_text
 from vr_eval.config.official import OWN, Metric, OfficialTask
@@ -69,7 +70,8 @@ def adapted(config: Mapping[str, Any], spec: OfficialTask, file: Path) -> tuple[
     # A judge is asked question by question, and not once more for all of them.
     changed["metric_list"] = [] if spec.judge else entries
     changed["generation_kwargs"] = {**(config.get("generation_kwargs") or {}), **spec.generation}
-    changed["dataset_kwargs"] = defects.login_optional(config.get("dataset_kwargs"))
+    # The cache that `vr-eval fetch` fills.
+    changed["dataset_kwargs"] = {"cache_dir": str(data_cache())} | defects.login_optional(config.get("dataset_kwargs"))
     if spec.images:
         defects.images_apart(changed, spec.images)
     # A file of the user's own that names a format, such as parquet, has no configurations to join.

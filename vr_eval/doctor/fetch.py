@@ -1,0 +1,142 @@
+"""Downloads what a grid needs into the Hugging Face caches, from where a run reads it without network."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import datasets
+from huggingface_hub import constants, get_token, snapshot_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+from vr_eval.adapters.data import data_cache
+from vr_eval.config.grid import Grid
+from vr_eval.doctor.hub import Hub, files_of, look, size_of
+from vr_eval.doctor.needs import Need, needs_of
+from vr_eval.doctor.notation import bytes_text
+from vr_eval.errors import InputError, Problem, VrEvalError
+
+Say = Callable[[str], None]
+
+
+class HubError(VrEvalError):
+    """The hub cannot be reached; trying again later may help."""
+
+
+def fetch_grid(grid: Grid, say: Say) -> int:
+    """Download the datasets and weights of `grid` that are not cached yet; returns the exit code.
+
+    What was downloaded is kept whatever happens, and files that were begun are continued.
+
+    Raises:
+        InputError: the disk is too small or full, there is to be no network, or something cannot be had (all of it).
+        HubError: the hub cannot be reached.
+    """
+    missing = [need for need in needs_of(grid) if not need.cached]
+    if not missing:
+        say(f"everything that {grid.name} needs is there already")
+        return 0
+    _check_hub(look(), missing)
+    sizes = [size_of(need) for need in missing]
+    _check_disk(missing, sizes)
+    problems: list[Problem] = []
+    for number, (need, size) in enumerate(zip(missing, sizes, strict=True), 1):
+        say(f"[{number}/{len(missing)}] {need.label} ({bytes_text(size)})")
+        try:
+            with explained(need):
+                _download(need)
+        except InputError as error:
+            if _is_full(error):
+                raise
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    say(f"{grid.name} can run without network now")
+    return 0
+
+
+def _download(need: Need) -> None:
+    if need.kind == "weights":
+        snapshot_download(need.name, revision=need.part, allow_patterns=files_of(need))
+    else:
+        # The same call as lmms-eval's, which then finds it in the cache.
+        token = True if get_token() else None
+        datasets.load_dataset(need.name, need.part, cache_dir=str(data_cache()), token=token)
+
+
+def _check_hub(hub: Hub, missing: Sequence[Need]) -> None:
+    count = f"{len(missing)} things are missing; `vr-eval doctor` with the same arguments names them"
+    if hub.state == "offline":
+        hint = f"Unset it and run this command again: {count}."
+        raise InputError(Problem("HF_HUB_OFFLINE is set, so nothing can be fetched", hint=hint))
+    if hub.state == "unreachable":
+        raise HubError(f"{hub.endpoint} cannot be reached: {hub.reason}; {count}")
+
+
+def _check_disk(missing: Sequence[Need], sizes: Sequence[int | None]) -> None:
+    """Data are unpacked beside their download, and take about as much again (ours: an estimate, not a measurement)."""
+    wanted = sum((size or 0) * (2 if need.kind == "dataset" else 1) for need, size in zip(missing, sizes, strict=True))
+    place = existing(Path(constants.HF_HOME))
+    free = shutil.disk_usage(place).free
+    if wanted > free:
+        message = f"the disk has {bytes_text(free)} left, and this takes about {bytes_text(wanted)}"
+        hint = "Free some space, or set HF_HOME to a folder on a larger disk."
+        raise InputError(Problem(message, file=str(place), hint=hint))
+
+
+def existing(folder: Path) -> Path:
+    """`folder`, or the nearest one above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+@contextmanager
+def explained(need: Need) -> Iterator[None]:
+    """What the hub and its libraries raise as one message with a remedy.
+
+    Raises:
+        InputError: anything but a bug.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(_problem(need, list(_chain(error)))) from error
+
+
+def _problem(need: Need, chain: Sequence[BaseException]) -> Problem:
+    text = " ".join(map(str, chain))
+    page = f"{constants.ENDPOINT}/{'datasets/' if need.kind == 'dataset' else ''}{need.name}"
+    kinds = tuple(map(type, chain))
+    if any(isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in chain):
+        hint = (
+            "Free some space, or set HF_HOME to a folder on a larger disk; the same command goes on where it stopped."
+        )
+        return Problem("the disk is full (or the quota is used up)", file=str(constants.HF_HOME), hint=hint)
+    if _any(kinds, GatedRepoError) or "gated" in text:
+        hint = f"Accept its terms at {page}, then log in with `hf auth login` or set HF_TOKEN."
+        return Problem("it is gated, and there is no token that may read it", file=need.label, hint=hint)
+    if _any(kinds, RevisionNotFoundError):
+        return Problem("the hub has no such revision of it", file=need.label, given=need.part, hint=f"See {page}.")
+    if _any(kinds, RepositoryNotFoundError) or _any(kinds, datasets.exceptions.DatasetNotFoundError):
+        hint = f"See whether {page} is still there; what is private needs `hf auth login` or HF_TOKEN."
+        return Problem("the hub does not have it, or not for you", file=need.label, hint=hint)
+    first = (str(chain[0]).strip().splitlines() or [type(chain[0]).__name__])[0]
+    return Problem(f"cannot be fetched: {first}", file=need.label, hint="Try again: what is there is kept.")
+
+
+def _any(kinds: Sequence[type[BaseException]], wanted: type[BaseException]) -> bool:
+    return any(issubclass(kind, wanted) for kind in kinds)
+
+
+def _is_full(error: InputError) -> bool:
+    return any(problem.message.startswith("the disk is full") for problem in error.problems)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
