@@ -92,6 +92,16 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--backbone", metavar="NAME", default="micro", help="backbone for token counts (micro)")
     listing.set_defaults(command=_list)
 
+    doctor = commands.add_parser("doctor", help="what this machine has, and what a grid still needs from the hub")
+    doctor.description = "Print versions, devices, disks, the hub, and what is cached; downloads nothing."
+    _add_grid(doctor, limit=False, optional=True)
+    doctor.set_defaults(command=_doctor)
+
+    fetch = commands.add_parser("fetch", help="download the data and weights of a grid, to run it without network")
+    fetch.description = "Download what a grid needs into the Hugging Face caches; run it again to go on."
+    _add_grid(fetch, limit=False)
+    fetch.set_defaults(command=_fetch)
+
     importing = commands.add_parser("import", help="official weights under our names")
     importing.description = "Write the tensors of an official checkpoint to a new folder under our names."
     importing.add_argument(
@@ -116,8 +126,9 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _add_grid(parser: argparse.ArgumentParser, *, limit: bool = True) -> None:
-    parser.add_argument("file", metavar="FILE", help="grid file, or the name of an ablation such as `projectors`")
+def _add_grid(parser: argparse.ArgumentParser, *, limit: bool = True, optional: bool = False) -> None:
+    text = "grid file, or the name of an ablation such as `projectors`"
+    parser.add_argument("file", metavar="FILE", nargs="?" if optional else None, help=text)
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -201,6 +212,23 @@ def _list(options: argparse.Namespace) -> int:
     else:
         print(catalog.list_tasks() if options.what == "tasks" else catalog.list_ablations())
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    grid = _load(options) if options.file is not None else None
+    from vr_eval.doctor.examine import examine
+
+    text, code = examine(grid)
+    print(text)
+    return code
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    grid = _load(options)
+    from vr_eval.doctor.fetch import fetch_grid
+    from vr_eval.runs.progress import Progress
+
+    return fetch_grid(grid, Progress.say)
 
 
 def _import(options: argparse.Namespace) -> int:

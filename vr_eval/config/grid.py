@@ -113,17 +113,11 @@ def load_grid(
     Raises:
         InputError: With every problem of the file and the command line.
     """
-    found = find_file(path)
-    source = str(path) if found == Path(path) else str(found)
     problems = Problems()
-    root = parse(_read(found, source), source, problems)
-    problems.raise_any()
-    if root is None or root.value is None:
-        hint = "See `vr-eval plan --help` for the keys."
-        raise InputError(Problem("the file is empty", file=source, hint=hint))
-    if not isinstance(root.value, dict):
-        raise InputError(Problem("a grid file is a mapping of keys", file=source, line=root.line, given=root.plain))
-    root = apply_overrides(root, overrides, problems)
+    root, source = read_mapping(path, overrides, problems)
+    if "kind" in root.entries:
+        hint = f"Run it with `vr-eval probe {source}`."
+        raise InputError(Problem("this file describes probes, not a grid", file=source, key="kind", hint=hint))
     for key, value in (("limit", limit), ("backbone", backbone), ("batch_size", batch_size)):
         if value is not None:
             root = override(root, (key,), Node(value, f"--{key.replace('_', '-')}"))
@@ -147,6 +141,24 @@ def load_grid(
         batch_size=file.batch_size,
         source=source,
     )
+
+
+def read_mapping(path: str | Path, overrides: Sequence[str], problems: Problems) -> tuple[Node, str]:
+    """The keys of a file with the ``--set`` texts on top of it, none of them checked, and the file as messages name it.
+
+    Raises:
+        InputError: The file is missing, unreadable, empty, no YAML or no mapping.
+    """
+    found = find_file(path)
+    source = str(path) if found == Path(path) else str(found)
+    root = parse(_read(found, source), source, problems)
+    problems.raise_any()
+    if root is None or root.value is None:
+        hint = "See `vr-eval plan --help` for the keys."
+        raise InputError(Problem("the file is empty", file=source, hint=hint))
+    if not isinstance(root.value, dict):
+        raise InputError(Problem("a grid file is a mapping of keys", file=source, line=root.line, given=root.plain))
+    return apply_overrides(root, overrides, problems), source
 
 
 def find_file(path: str | Path) -> Path:

@@ -1,0 +1,172 @@
+"""`vr-eval probe`: from a probe file to its run directory. Nothing heavy is imported before the file is known good."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vr_eval.config.cell import Cell
+from vr_eval.config.identity import checkpoint_id
+from vr_eval.config.plan import duration
+from vr_eval.errors import InputError, Problem, VrEvalError
+from vr_eval.paths import PACKAGE, home
+from vr_eval.probes.file import ProbePlan, label_of, probe_id, same_without_refusion
+from vr_eval.runs.lock import check_free, locked, waited_for
+from vr_eval.runs.progress import Progress
+from vr_eval.runs.store import find_checkpoint
+
+_LOCK = "lock"
+
+
+def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *, dense: bool = False) -> int:
+    """Probe every cell that has a checkpoint, write results and report; returns the exit code.
+
+    Args:
+        out: The run directory; default ``runs/NAME``.
+        device: ``auto`` takes a GPU if there is one.
+        dense: Per-token probes too.
+
+    Raises:
+        InputError: The run directory, the device, the data or the feature store cannot be used, or no cell has a
+            checkpoint; results of an earlier run stay as they were.
+    """
+    run_dir = out or plan.run_dir
+    _check_run_dir(run_dir)
+    check_free(run_dir / _LOCK)
+    found = [(cell, find_checkpoint(cell)) for cell in plan.cells]
+    ready = [(cell, folder) for cell, folder in found if folder is not None]
+    lacking = [cell for cell, folder in found if folder is None]
+    if not ready:
+        hint = f"Train them first: {_training(plan)}."
+        raise InputError(Problem("no cell of these grids has a checkpoint", plan.source, key="grids", hint=hint))
+    for cell in lacking:
+        Progress.say(f"{label_of(cell, plan.cells)}: no checkpoint, left out ({_training(plan)} would make it)")
+    from vr_eval.probes.data.load import load_data
+    from vr_eval.probes.report import build
+    from vr_eval.runs.device import pick_device
+    from vr_eval.runs.environment import describe, new_run_id
+
+    started = time.monotonic()
+    chosen, data = pick_device(device), load_data(plan.file)
+    with locked(run_dir / _LOCK):
+        results = _probe(plan, ready, data, chosen, dense=dense)
+        about = _about(plan, ready, lacking, data, results, describe(new_run_id()))
+        about["seconds"] = round(time.monotonic() - started, 1)
+        from vr_eval.probes.records import write_run
+
+        write_run(run_dir, about, results["probes"], results["density"], results["dense"] if dense else None)
+        print(build(run_dir))
+    Progress.say(f"{len(about['cells'])} cells probed in {duration(about['seconds'])}")
+    return 1 if results["failed"] else 0
+
+
+def _probe(plan: ProbePlan, ready: list[tuple[Cell, Path]], data: Any, device: Any, *, dense: bool) -> dict[str, Any]:
+    from vr_eval.probes.session import Session, groups
+
+    session = Session(plan.file, data, home() / "features", device, Progress.say)
+    failed: dict[Cell, str] = {}
+
+    def fail(cell: Cell, error: Exception) -> None:
+        reason = str(error) if isinstance(error, VrEvalError) else f"{type(error).__name__}: {error}"
+        failed[cell] = (reason.strip().splitlines() or [""])[0]
+        Progress.say(f"{label_of(cell, plan.cells)}: FAILED: {failed[cell]}")
+
+    waiting = "process {} writes to the feature store; waiting for it"
+    with waited_for(session.folder / _LOCK, lambda pid: Progress.say(waiting.format(pid))):
+        labels = {probe_id(cell): label_of(cell, plan.cells) for cell, _ in ready}
+        for subjects in groups(session, ready, fail):
+            Progress.say(f"features of {len(subjects)} models: {', '.join(labels[name] for name in subjects)}")
+            session.read(subjects, dense=dense)
+    if not session.taps:
+        raise VrEvalError("no cell could be probed")
+    rows = session.fit()
+    return {
+        "probes": rows,
+        "density": session.density,
+        "dense": session.dense,
+        "taps": session.taps,
+        "failed": failed,
+    }
+
+
+def _about(
+    plan: ProbePlan,
+    ready: list[tuple[Cell, Path]],
+    lacking: list[Cell],
+    data: Any,
+    results: Mapping[str, Any],
+    environment: Mapping[str, Any],
+) -> dict[str, Any]:
+    cells = []
+    for cell, checkpoint in ready:
+        if cell in results["failed"]:
+            continue
+        plain = same_without_refusion(cell, plan.cells)
+        shipped = checkpoint.is_relative_to(PACKAGE)
+        cells.append(
+            {
+                "id": probe_id(cell),
+                "label": label_of(cell, plan.cells),
+                "projector": cell.projector,
+                "ratio": cell.ratio,
+                "refusion": cell.refusion,
+                "pruning": cell.pruning,
+                "seed": cell.seed,
+                "tokens": cell.tokens,
+                "is_baseline": cell == plan.baseline,
+                "without_refusion": None if plain is None else probe_id(plain),
+                "taps": list(results["taps"][probe_id(cell)]),
+                "checkpoint": checkpoint_id(cell),
+                "origin": "shipped" if shipped else "trained",
+            }
+        )
+    spec = plan.cells[0].spec
+    return {
+        "file": dataclasses.asdict(plan.file),
+        "source": plan.source,
+        "question": _question(plan.source),
+        "backbone": spec.name,
+        "tower_depth": spec.tower_depth,
+        "decoder_depth": spec.decoder_depth,
+        "data": [
+            {
+                "name": one.name,
+                "summary": one.summary,
+                "source": one.source,
+                "targets": dict(one.targets),
+                "train": len(one.train),
+                "test": len(one.test),
+            }
+            for one in data
+        ],
+        "cells": cells,
+        "left_out": [label_of(cell, plan.cells) for cell in lacking],
+        "failed": {label_of(cell, plan.cells): reason for cell, reason in results["failed"].items()},
+        "environment": dict(environment),
+    }
+
+
+def _question(source: str) -> str:
+    """The question that a probe file asks: its first comment line."""
+    try:
+        first = Path(source).read_text(encoding="utf-8").partition("\n")[0]
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+def _training(plan: ProbePlan) -> str:
+    return " and ".join(f"`vr-eval train {grid}`" for grid in plan.file.grids)
+
+
+def _check_run_dir(run_dir: Path) -> None:
+    hint = "Choose another run directory with --out DIR."
+    if run_dir.exists() and not run_dir.is_dir():
+        raise InputError(Problem("this is a file, not a run directory", file=str(run_dir), hint=hint))
+    if run_dir.is_dir() and not (run_dir / "probe.json").is_file():
+        others = [entry.name for entry in run_dir.iterdir() if entry.name != _LOCK and not entry.name.startswith(".")]
+        if others:
+            raise InputError(Problem("this folder is not empty and holds no probes", file=str(run_dir), hint=hint))
