@@ -191,5 +191,5 @@ def test_the_list_shows_the_training_free_methods() -> None:
 @pytest.mark.parametrize("name", ["ldpv2", "resampler", "c_abstractor", "sva_connector", "deepstack", "sva"])
 def test_the_list_shows_the_method(name: str) -> None:
     text = list_methods("micro")
-    assert f"\n{name}  ({METHODS[name].seam}, trained, version 1)" in text
+    assert f"\n{name}  ({METHODS[name].seam}, trained in stages 1 and 2, version 1)" in text
     assert METHODS[name].link in text

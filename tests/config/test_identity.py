@@ -31,9 +31,9 @@ RECIPE = Recipe(
     warmup=0.03,
     weight_decay=0.0,
 )
-GOLDEN_RESULT = "0089520da311820e"
-GOLDEN = "3f4662901e51d308"
-GOLDEN_DEEPSTACK = "ca707b544e4fa0e5"
+GOLDEN_RESULT = "f1aea4d6aa92822d"
+GOLDEN = "c118250017373fbf"
+GOLDEN_DEEPSTACK = "cf6d4dd7ffb609f4"
 """From before DeepStack had any form but one."""
 
 
