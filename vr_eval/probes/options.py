@@ -55,10 +55,13 @@ class ProbeFile:
         0.25, "part of the training images that the strength is chosen on", minimum=0.01, maximum=0.9
     )
     train_per_class: int | None = described(
-        None, "training images of each class", minimum=2, default_note="20 of glyphs, all of other data"
+        None,
+        "training images of each class",
+        minimum=2,
+        default_note="20 of glyphs, 60 of digits, all of tiny_imagenet",
     )
     test_per_class: int | None = described(
-        None, "test images of each class", minimum=1, default_note="10 of glyphs, all of other data"
+        None, "test images of each class", minimum=1, default_note="10 of glyphs, 50 of digits, all of tiny_imagenet"
     )
     prompt: str = described("What does the image show?", "the question that stands behind the image")
     attention_images: int = described(

@@ -42,8 +42,9 @@ def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *
     if not ready:
         hint = f"Train them first: {_training(plan)}."
         raise InputError(Problem("no cell of these grids has a checkpoint", plan.source, key="grids", hint=hint))
-    for cell in lacking:
-        Progress.say(f"{label_of(cell, plan.cells)}: no checkpoint, left out ({_training(plan)} would make it)")
+    if lacking:
+        names = ", ".join(label_of(cell, plan.cells) for cell in lacking)
+        Progress.say(f"left out, as they have no checkpoint ({_training(plan)} would make it): {names}")
     from vr_eval.probes.data.load import load_data
     from vr_eval.probes.report import build
     from vr_eval.runs.device import pick_device

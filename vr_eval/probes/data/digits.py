@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL.Image import Image
 
+from vr_eval.errors import InputError, Problem
 from vr_eval.probes.data.base import Labels, ProbeData, first_of_each
 
-_TRAIN_PER_CLASS = 120  # of about 180; the rest is for the test
+_TRAIN_PER_CLASS, _TEST_PER_CLASS = 60, 50  # of about 180
 
 
 class DigitSplit:
@@ -32,18 +33,23 @@ class DigitSplit:
 
 
 def digits(train_per_class: int | None, test_per_class: int | None) -> ProbeData:
-    """The scans that come with scikit-learn: the first 120 of every digit to train, the others to test."""
+    """The scans that come with scikit-learn: by default 60 of every digit to train and 50 others to test.
+
+    Training images are the first of each digit and test images the last.
+    """
     from sklearn.datasets import load_digits  # not needed for other data
 
     loaded = load_digits()
     scans = np.round(255 - loaded.images * (255 / 16)).astype(np.uint8)
     classes = loaded.target.astype(np.int64)
-    first = np.zeros(len(classes), dtype=bool)
-    first[first_of_each(classes, _TRAIN_PER_CLASS)] = True
-    train = np.flatnonzero(first)
-    train = train[first_of_each(classes[train], train_per_class)]
-    test = np.flatnonzero(~first)
-    test = test[first_of_each(classes[test], test_per_class)]
+    counts = train_per_class or _TRAIN_PER_CLASS, test_per_class or _TEST_PER_CLASS
+    fewest = int(np.bincount(classes).min())
+    if sum(counts) > fewest:
+        message = f"there are {fewest} scans of the rarest digit for both splits together"
+        given = f"{counts[0]} training and {counts[1]} test images of each"
+        raise InputError(Problem(message, key="train_per_class", given=given, allowed=f"together at most {fewest}"))
+    train = first_of_each(classes, counts[0])
+    test = np.sort(len(classes) - 1 - first_of_each(classes[::-1], counts[1]))
     return ProbeData(
         name="digits",
         summary=f"which digit was written by hand ({len(train)} training, {len(test)} test scans)",
