@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,8 +72,9 @@ def _measured(
     vision = watch.vision()
     mask = attention_mask if isinstance(attention_mask, Tensor) else None
     share, even = vision_share(query, key, kwargs["scaling"], vision, mask)
-    watch.density.shares[module.layer_idx] = share.cpu()
-    watch.density.even[module.layer_idx] = even.cpu()
+    layer = cast(int, module.layer_idx)
+    watch.density.shares[layer] = share.cpu()
+    watch.density.even[layer] = even.cpu()
     attend = ALL_ATTENTION_FUNCTIONS[watch.implementation]
     return attend(module, query, key, value, attention_mask, **kwargs)
 

@@ -53,9 +53,9 @@ class Scale:
     def of(cls, stack: Stack) -> Scale:
         """In two passes, so that a mean much larger than the deviation costs no digits."""
         count = len(stack.rows)
-        mean = sum(x.double().sum(1, keepdim=True) for _, x in stack.chunks()) / count
-        variance = sum((x.double() - mean).square().sum(1, keepdim=True) for _, x in stack.chunks()) / count
-        deviation = variance.sqrt()
+        mean = torch.stack([x.double().sum(1, keepdim=True) for _, x in stack.chunks()]).sum(0) / count
+        squares = [(x.double() - mean).square().sum(1, keepdim=True) for _, x in stack.chunks()]
+        deviation = (torch.stack(squares).sum(0) / count).sqrt()
         tiny = deviation <= 1e-6 * mean.abs().clamp(min=1e-6)
         return cls(mean, deviation.masked_fill(tiny, 1.0))
 

@@ -15,7 +15,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,10 +113,10 @@ class TapStore:
         write_atomic(self.folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         self._width = width
 
-    def _open(self, mode: str) -> Any:
+    def _open(self, mode: Literal["r", "r+"]) -> Any:
         if self._array is None or self._array[0] != mode:
             try:
-                self._array = (mode, np.load(self.folder / "features.npy", mmap_mode=mode))  # type: ignore[call-overload]
+                self._array = (mode, np.load(self.folder / "features.npy", mmap_mode=mode))
             except (OSError, ValueError) as error:
                 raise self._stale(f"its array cannot be read: {error}") from error
             if self._array[1].shape != (self.rows, self._width):

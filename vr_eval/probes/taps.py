@@ -146,7 +146,7 @@ class _Stream:
             for number, layer in enumerate(layers):
                 handles.append(layer.register_forward_hook(self._output(decoder_tap(number))))
             if pruning is not None and select is not None:
-                pruning.select = self._watched(select)  # type: ignore[method-assign]
+                pruning.select = self._watched(select)  # type: ignore[method-assign, assignment]
             yield
         finally:
             if pruning is not None:

@@ -16,15 +16,17 @@ Labels = NDArray[np.int64]
 
 
 class Split(Protocol):
-    """One split of a data set.
+    """One split of a data set."""
 
-    Attributes:
-        key: Says what the images are; equal keys, equal images.
-        labels: Target to ``(n,)`` classes from 0; always `class`, and `place` where it is known.
-    """
+    @property
+    def key(self) -> str:
+        """Says what the images are; equal keys, equal images."""
+        ...
 
-    key: str
-    labels: Mapping[str, Labels]
+    @property
+    def labels(self) -> Mapping[str, Labels]:
+        """Target to ``(n,)`` classes from 0; always `class`, and `place` where it is known."""
+        ...
 
     def __len__(self) -> int: ...
 

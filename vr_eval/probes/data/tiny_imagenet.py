@@ -90,6 +90,8 @@ def tiny_imagenet(
         InputError: it is missing, partial or of another form; the message says what to download.
     """
     folder = Path(source)
+    train: Split
+    test: Split
     if (folder / "wnids.txt").is_file():
         train, test = _official(folder, expected)
     elif folder.is_dir() and not _saved_by_datasets(folder):
