@@ -83,6 +83,18 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="print the result as JSON")
     bench.set_defaults(command=_bench)
 
+    probe = commands.add_parser("probe", help="find where visual information is lost: linear probes at every component")
+    probe.description = "Fit linear probes to the vision tokens at every component of a grid's trained cells."
+    probe.tail = _probe_keys
+    probe.add_argument(
+        "file", metavar="FILE", help="probe file, or `probe_tiny_imagenet`, which comes with the project"
+    )
+    _add_overrides(probe, "data=[digits]")
+    _add_out(probe)
+    _add_device(probe)
+    probe.add_argument("--dense", action="store_true", help="per-token probes too: which glyph is under a token")
+    probe.set_defaults(command=_probe)
+
     report = commands.add_parser("report", help="rebuild the report of a run directory from its records")
     report.add_argument("run_dir", metavar="DIR", type=Path, help="run directory, e.g. runs/projectors")
     report.set_defaults(command=_report)
@@ -129,17 +141,15 @@ def _positive(text: str) -> int:
 def _add_grid(parser: argparse.ArgumentParser, *, limit: bool = True, optional: bool = False) -> None:
     text = "grid file, or the name of an ablation such as `projectors`"
     parser.add_argument("file", metavar="FILE", nargs="?" if optional else None, help=text)
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="set a key of the file, e.g. recipe.stage2_steps=50 or seeds=[0,1]; may be given several times",
-    )
+    _add_overrides(parser, "recipe.stage2_steps=50 or seeds=[0,1]")
     if limit:
         parser.add_argument("--limit", metavar="N", type=int, help="first N questions of each task only")
     parser.add_argument("--backbone", metavar="NAME", help="backbone in place of the file's")
+
+
+def _add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
+    text = f"set a key of the file, e.g. {example}; may be given several times"
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help=text)
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
@@ -152,6 +162,12 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 def _grid_keys() -> str:
     from vr_eval.config.schema import document_keys
+
+    return document_keys()
+
+
+def _probe_keys() -> str:
+    from vr_eval.probes.options import document_keys
 
     return document_keys()
 
@@ -195,8 +211,20 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _probe(options: argparse.Namespace) -> int:
+    from vr_eval.probes.file import load_probes
+
+    plan = load_probes(options.file, options.overrides)
+    from vr_eval.probes.run import run_probes
+
+    return run_probes(plan, out=options.out, device=options.device, dense=options.dense)
+
+
 def _report(options: argparse.Namespace) -> int:
-    from vr_eval.report import build
+    if (options.run_dir / "probe.json").is_file():
+        from vr_eval.probes.report import build
+    else:
+        from vr_eval.report import build
 
     print(build(options.run_dir))
     return 0

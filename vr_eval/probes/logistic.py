@@ -23,7 +23,8 @@ from vr_eval.probes.ridge import CHUNK, Linear, Scale, Stack
 
 MEMORY = 8
 """Curvature pairs that are kept."""
-MAX_ITERATIONS = 500
+MAX_ITERATIONS = 200
+"""Steps at one strength; what is not solved by then is very weakly regularised, and taken as it is."""
 TOLERANCE = 1e-4
 """A problem is solved when no entry of its gradient is larger (scikit-learn's criterion and default)."""
 _READY = 2**27
@@ -181,18 +182,21 @@ class _State:
         length = torch.ones_like(slope)
         weight, loss, gradient = self.weight, self.loss, self.gradient
         pending = torch.ones_like(self.open)
+        stuck = torch.zeros_like(self.open)
         while bool(pending.any()):
-            tried = torch.where(pending[:, None, None], self.weight + length[:, None, None] * direction, weight)
+            tried = self.weight + length[:, None, None] * direction
             new_loss, new_gradient = self.evaluate(tried)
             # Float32 cannot tell losses apart that differ by less.
             lower = new_loss <= self.loss + _ARMIJO * length * slope + 1e-6 * self.loss.abs()
             taken = pending & (lower | (length <= _SMALLEST_STEP))
-            weight = torch.where(taken[:, None, None], tried, weight)
-            gradient = torch.where(taken[:, None, None], new_gradient, gradient)
-            loss = torch.where(taken, new_loss, loss)
+            stuck |= taken & ~lower
+            weight = torch.where((taken & lower)[:, None, None], tried, weight)
+            gradient = torch.where((taken & lower)[:, None, None], new_gradient, gradient)
+            loss = torch.where(taken & lower, new_loss, loss)
             pending = pending & ~taken
             length = torch.where(pending, length / 2, length)
         self._move(weight, loss, gradient)
+        self.open &= ~stuck  # no step along a downhill direction lowers the loss: rounding is all that is left
 
     def _move(self, weight: Tensor, loss: Tensor, gradient: Tensor) -> None:
         """Go to `weight`, and remember what the way there says about the curvature."""

@@ -1,0 +1,160 @@
+"""The data: generated images, scans, and Tiny-ImageNet in both forms, checked when it is loaded."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vr_eval.errors import InputError
+from vr_eval.probes.data.digits import digits
+from vr_eval.probes.data.glyphs import CHARACTERS, glyphs
+from vr_eval.probes.data.tiny_imagenet import Counts, tiny_imagenet
+
+FEW = Counts(classes=3, train_per_class=2, val=3)
+WNIDS = ("n01", "n02", "n03")
+
+
+def test_generated_images_are_the_same_every_time_and_differ_between_splits() -> None:
+    one, again = glyphs(3, 2), glyphs(3, 2)
+    assert len(CHARACTERS) >= 50
+    assert one.train.image(70).tobytes() == again.train.image(70).tobytes()
+    assert one.train.image(70).tobytes() != one.test.image(70).tobytes()
+    assert one.train.image(70).size == (192, 192)
+    assert np.bincount(one.train.labels["class"]).tolist() == [3] * 62
+    assert set(one.train.labels["place"]) == set(range(9))
+
+
+def test_a_larger_set_begins_with_the_smaller_one() -> None:
+    small, large = glyphs(2, 1), glyphs(4, 1)
+    assert small.train.image(100).tobytes() == large.train.image(100).tobytes()
+    assert small.train.key != large.train.key
+
+
+def test_the_place_says_where_the_character_stands() -> None:
+    data = glyphs(2, 1).train
+    for index in range(12):
+        image = np.asarray(data.image(index), dtype=float)
+        change = np.abs(image - np.median(image, axis=(0, 1))).sum(2)
+        fields = change.reshape(3, 64, 3, 64).transpose(0, 2, 1, 3).reshape(9, -1)
+        strongest = np.sort(fields, axis=1)[:, -40:].sum(1)  # the ink of a character, against dust and blotches
+        assert strongest.argmax() == data.labels["place"][index]
+
+
+def test_digits_are_real_scans_in_two_splits_without_overlap() -> None:
+    data = digits(None, None)
+    assert (len(data.train), len(data.test)) == (600, 500)
+    assert set(np.bincount(data.train.labels["class"])) == {60}
+    train = {data.train.image(i).tobytes() for i in range(0, 600, 7)}
+    assert not train & {data.test.image(i).tobytes() for i in range(0, 500, 7)}
+    with pytest.raises(InputError, match="together at most 174"):
+        digits(170, 50)
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> Path:
+    """A copy of the official layout with three classes."""
+    root = tmp_path / "tiny"
+    root.mkdir()
+    (root / "wnids.txt").write_text("\n".join(WNIDS) + "\n")
+    (root / "words.txt").write_text("".join(f"{wnid}\tthing {wnid}\n" for wnid in (*WNIDS, "n99")))
+    for number, wnid in enumerate(WNIDS):
+        folder = root / "train" / wnid / "images"
+        folder.mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (64, 64), (number * 80, i * 100, 0)).save(folder / f"{wnid}_{i}.JPEG")
+        boxes = f"{wnid}_0.JPEG\t0\t0\t10\t10\n{wnid}_1.JPEG\t40\t40\t63\t63\n"
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text(boxes)
+    (root / "val" / "images").mkdir(parents=True)
+    lines = [f"val_{i}.JPEG\t{wnid}\t20\t0\t44\t10" for i, wnid in enumerate(reversed(WNIDS))]
+    (root / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+    for i in range(3):
+        Image.new("L", (64, 64), 50 * i).save(root / "val" / "images" / f"val_{i}.JPEG")
+    return root
+
+
+def test_the_official_layout_is_read_with_classes_and_places(official: Path) -> None:
+    data = tiny_imagenet(str(official), None, None, FEW)
+    assert data.train.labels["class"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert data.test.labels["class"].tolist() == [2, 1, 0]
+    assert data.train.labels["place"].tolist() == [0, 8] * 3
+    assert data.test.labels["place"].tolist() == [1] * 3
+    assert data.targets == {"class": 3, "place": 9}
+    assert data.train.image(5).getpixel((0, 0))[0] > 140  # type: ignore[index]
+    assert data.test.image(0).mode == "RGB"
+    first = tiny_imagenet(str(official), 1, None, FEW)
+    assert first.train.labels["class"].tolist() == [0, 1, 2]
+    assert first.train.key != data.train.key
+
+
+def test_another_copy_has_another_key(official: Path) -> None:
+    before = tiny_imagenet(str(official), None, None, FEW).train.key
+    Image.effect_noise((64, 64), 90).convert("RGB").save(official / "train" / "n01" / "images" / "n01_0.JPEG")
+    assert tiny_imagenet(str(official), None, None, FEW).train.key != before
+
+
+Break = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda root: (root / "wnids.txt").unlink(), "wnids.txt is missing"),
+        (lambda root: (root / "wnids.txt").write_text("n01\nn02\n"), "must name 3 classes"),
+        (lambda root: (root / "words.txt").write_text("n01\tone\n"), "no words for 2 classes, the first is n02"),
+        (lambda root: (root / "words.txt").unlink(), "words.txt: cannot be read"),
+        (lambda root: shutil.rmtree(root / "train" / "n02"), "1 classes do not have 2 training images: n02 has 0"),
+        (lambda root: (root / "train" / "n03" / "images" / "n03_1.JPEG").unlink(), "n03 has 1"),
+        (lambda root: (root / "val" / "images" / "val_1.JPEG").unlink(), "3 are listed, 1 missing"),
+        (lambda root: (root / "val" / "val_annotations.txt").unlink(), "val_annotations.txt: cannot be read"),
+        (
+            lambda root: (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn77\t0\t0\t1\t1\n"),
+            "val_annotations.txt:1: a line is not",
+        ),
+        (
+            lambda root: (root / "val" / "val_annotations.txt").write_text(
+                "".join(f"val_{i}.JPEG\tn01\t0\t0\t1\t1\n" for i in range(3))
+            ),
+            "2 of 3 classes have no validation images: n02, n03",
+        ),
+    ],
+)
+def test_a_partial_copy_is_one_clear_error(harm: Break, message: str, official: Path) -> None:
+    harm(official)
+    with pytest.raises(InputError, match=message):
+        tiny_imagenet(str(official), None, None, FEW)
+
+
+def test_a_missing_copy_says_what_to_download(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"tiny-imagenet-200\.zip"):
+        tiny_imagenet(str(tmp_path / "none"), None, None)
+
+
+def test_an_image_that_cannot_be_read_is_named(official: Path) -> None:
+    path = official / "train" / "n02" / "images" / "n02_0.JPEG"
+    path.write_bytes(path.read_bytes()[:200])
+    data = tiny_imagenet(str(official), None, None, FEW)
+    with pytest.raises(InputError, match=r"n02_0\.JPEG: this image cannot be read"):
+        data.train.image(2)
+
+
+def test_the_form_of_the_datasets_library_is_read(tmp_path: Path) -> None:
+    import datasets
+
+    def rows(count: int) -> datasets.Dataset:
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(WNIDS))})
+        images = [Image.new("RGB", (64, 64), (40 * i, 0, 0)) for i in range(count)]
+        return datasets.Dataset.from_dict({"image": images, "label": [i % 3 for i in range(count)]}, features=features)
+
+    saved = tmp_path / "saved"
+    datasets.DatasetDict({"train": rows(6), "valid": rows(3)}).save_to_disk(saved)
+    data = tiny_imagenet(str(saved), None, None, FEW)
+    assert data.train.labels["class"].tolist() == [0, 1, 2, 0, 1, 2]
+    assert data.test.image(2).getpixel((5, 5)) == (80, 0, 0)
+    assert data.targets == {"class": 3}
+    with pytest.raises(InputError, match=r"the split train must have 600 images of 200 classes.*given: '6 of 3'"):
+        tiny_imagenet(str(saved), None, None, Counts(200, 3, 3))
