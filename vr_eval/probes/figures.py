@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import pandas as pd
@@ -38,12 +39,14 @@ LONGEST = 46
 
 @dataclass(frozen=True)
 class Line:
-    """One cell along the depth: taps and what was measured there."""
+    """One cell along the depth: taps, what was measured there, and the two losses of the paper."""
 
     cell: Cell
     taps: tuple[str, ...]
     values: tuple[Estimate, ...]
     note: str
+    bottleneck: Estimate
+    forgetting: Estimate
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def lines_of(one: Answers) -> list[Line]:
     for cell in one.cells:
         taps = tuple(tap for tap in cell.taps if one.has(cell, tap) and tap != OUT)
         if taps:
-            made.append(Line(cell, taps, tuple(one.accuracy(cell, tap) for tap in taps), losses(one, cell)))
+            values = tuple(one.accuracy(cell, tap) for tap in taps)
+            made.append(Line(cell, taps, values, losses(one, cell), one.bottleneck(cell), one.forgetting(cell)))
     return made
 
 
@@ -96,14 +100,10 @@ def dense_lines(run: ProbeRun) -> list[Line]:
     for cell in cells_of(run):
         taps = tuple(tap for tap in cell.taps if (cell.id, tap) in dense.rows and tap != OUT)
         if taps:
-            change = [(name, tap) for name, tap in (("bottleneck", PROJECTOR), ("end", taps[-1])) if tap in taps]
-            before = {"bottleneck": OUT, "end": PROJECTOR}
-            parts = [
-                f"{'forgetting' if name == 'end' else name} {signed(dense.change(cell.id, tap, before[name]).value)}"
-                for name, tap in change
-                if (cell.id, before[name]) in dense.rows
-            ]
-            made.append(Line(cell, taps, tuple(dense.accuracy(cell.id, tap) for tap in taps), ", ".join(parts)))
+            lost = dense.change(cell.id, PROJECTOR, OUT), dense.change(cell.id, cell.taps[-1], PROJECTOR)
+            named = zip(("bottleneck", "forgetting"), lost, strict=True)
+            note = ", ".join(f"{name} {signed(estimate.value)}" for name, estimate in named if estimate.known)
+            made.append(Line(cell, taps, tuple(dense.accuracy(cell.id, tap) for tap in taps), note, *lost))
     return made
 
 
@@ -212,13 +212,13 @@ def _panelled(
     chance: float,
     lines: Sequence[Line],
 ) -> Markup:
-    notes = 2 * LINE_PX * (max(len(panel.lines) for panel in panels) + (baseline is not None))
-    block = HEAD_PX + PANEL_PX + FOOT_PX + notes + 16
-    rows = -(-len(panels) // columns)
-    figure = pixel_figure(width, block * rows)
+    rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+    noted = [max(len(panel.lines) for panel in row) + (baseline is not None) for row in rows]
+    tops = [0.0, *accumulate(HEAD_PX + PANEL_PX + FOOT_PX + 2 * LINE_PX * count + 16.0 for count in noted)]
+    figure = pixel_figure(width, tops[-1])
     across = width / columns
     for number, panel in enumerate(panels):
-        top, left = block * (number // columns), across * (number % columns)
+        top, left = tops[number // columns], across * (number % columns)
         pixel_text(figure, left + 4, top + 12, panel.title, weight="bold")
         axes = pixel_axes(figure, left + 34, top + HEAD_PX, across - 50, PANEL_PX)
         shown = [*([baseline] if baseline is not None else []), *panel.lines]
@@ -275,6 +275,19 @@ def _plot(
         [x for x, _ in ticks], ["P" if t == PROJECTOR else t.partition(".")[2] for _, t in ticks], fontsize=10
     )
     _mark_components(axes, every)
+    plain = next((line for line in shown if not line.cell.is_baseline and line.cell.refusion == "none"), None)
+    if plain is not None:
+        _name_losses(axes, plain, colours[plain.cell.id], tower_depth)
+
+
+def _name_losses(axes: Axes, line: Line, colour: str, tower_depth: int) -> None:
+    """The losses of the panel's first model without refusion, named where they occur."""
+    height, at = 0.1 * axes.get_ylim()[1], place(PROJECTOR, tower_depth)
+    style = {"color": colour, "fontsize": 10, "va": "center"}
+    if line.bottleneck.known:
+        axes.text(at - 0.15, height, f"bottleneck {signed(line.bottleneck.value)}", ha="right", **style)
+    if line.forgetting.known:
+        axes.text(at + 0.7, height, f"forgetting {signed(line.forgetting.value)}", ha="left", **style)
 
 
 def _mark_components(axes: Axes, every: list[tuple[float, str]]) -> None:

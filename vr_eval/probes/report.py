@@ -24,7 +24,6 @@ from vr_eval.report.tables import Table
 from vr_eval.report.text import to_csv
 
 _EXTRA = """
-.wide svg text { font-size: inherit; }
 .heat .wide, .heat .narrow { overflow-x: auto; }
 .heat svg { width: auto; min-width: 40rem; max-width: none; height: auto; }
 .heat svg text { stroke: none; }

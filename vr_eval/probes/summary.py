@@ -238,6 +238,8 @@ class Dense:
 
     def change(self, cell: str, after: str, before: str) -> Estimate:
         """Points at one tap minus those at another of the same cell, paired by scene."""
+        if not {(cell, after), (cell, before)} <= self.rows.keys():
+            return Estimate(note="not read")
         (a, total), (b, _) = self.rows[cell, after], self.rows[cell, before]
         return self._ratio(a - b, total)
 

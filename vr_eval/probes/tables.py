@@ -69,8 +69,7 @@ def dense_table(run: ProbeRun) -> Table | None:
         )
 
     def change(cell: Cell, after: str, before: str) -> Estimate:
-        known = (cell.id, after) in dense.rows and (cell.id, before) in dense.rows
-        return dense.change(cell.id, after, before) if known else Estimate()
+        return dense.change(cell.id, after, before)
 
     columns = [
         (_column("cell", "Method", numeric=False), [Entry(visible(c.label, 200)) for c in cells]),
