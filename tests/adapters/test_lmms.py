@@ -147,7 +147,7 @@ def test_arguments_of_the_command_line_reach_the_model(tmp_path: Path) -> None:
     lm = lmms.VrEval.create_from_arg_string(text, {"batch_size": "auto", "max_batch_size": 6, "device": "cpu"})
     assert lm.answerer.batch_size == 6
     assert lm.device == torch.device("cpu")
-    with pytest.raises(InputError, match="no complete checkpoint here"):
+    with pytest.raises(InputError, match="there is no such folder"):
         lmms.VrEval(str(tmp_path / "nowhere"))
 
 
