@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -283,7 +284,7 @@ def _plot(
 def _name_losses(axes: Axes, line: Line, colour: str, tower_depth: int) -> None:
     """The losses of the panel's first model without refusion, named where they occur."""
     height, at = 0.1 * axes.get_ylim()[1], place(PROJECTOR, tower_depth)
-    style = {"color": colour, "fontsize": 10, "va": "center"}
+    style: dict[str, Any] = {"color": colour, "fontsize": 10, "va": "center"}
     if line.bottleneck.known:
         axes.text(at - 0.15, height, f"bottleneck {signed(line.bottleneck.value)}", ha="right", **style)
     if line.forgetting.known:
