@@ -61,7 +61,10 @@ def _principal(stack: Stack, scale: Scale) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class _Data:
-    """The data side of all problems. Features are standardised, rotated by `vectors`, and end with a 1."""
+    """The data side of all problems. Features are standardised and end with a 1; weights are in the rotated space.
+
+    It is the weights that are rotated back: that takes d*d*C operations a pass, where rotating features takes n*d*d.
+    """
 
     stack: Stack
     scale: Scale
@@ -81,6 +84,7 @@ class _Data:
     def only(self, taps: Tensor | None) -> None:
         """Go on with some of the taps; None: with all of them."""
         self._taps = taps
+        self._turn = self.vectors if taps is None else self.vectors[taps]
         self._ready = self._all
         if self._all is not None and taps is not None:
             self._ready = [(part, x[taps]) for part, x in self._all]
@@ -88,13 +92,15 @@ class _Data:
     def loss(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Mean cross-entropies ``(A,)`` of the taps in use and their gradients, both at `weight` ``(A, d + 1, C)``."""
         loss, gradient = weight.new_zeros(len(weight)), torch.zeros_like(weight)
+        plain = torch.cat([self._turn @ weight[:, :-1], weight[:, -1:]], dim=1)
         for part, x in self._chunks():
-            chances = (x @ weight).softmax(-1)  # (A, m, C)
+            chances = (x @ plain).softmax(-1)  # (A, m, C)
             target = self.labels[None, part, None].expand(len(weight), -1, 1)
             right = chances.gather(2, target)
             loss -= right.clamp(min=1e-37).log().sum((1, 2))
             chances.scatter_(2, target, right - 1)
             gradient.baddbmm_(x.mT, chances)
+        gradient = torch.cat([self._turn.mT @ gradient[:, :-1], gradient[:, -1:]], dim=1)
         return loss / len(self.labels), gradient / len(self.labels)
 
     def _chunks(self) -> Iterator[tuple[slice, Tensor]]:
@@ -106,8 +112,7 @@ class _Data:
 
     def _made(self) -> Iterator[tuple[slice, Tensor]]:
         for part, x in self.stack.chunks(CHUNK):
-            rotated = self.scale.apply(x).float() @ self.vectors
-            yield part, torch.nn.functional.pad(rotated, (0, 1), value=1.0)
+            yield part, torch.nn.functional.pad(self.scale.apply(x).float(), (0, 1), value=1.0)
 
 
 def _solve(data: _Data, values: Tensor, strengths: Tensor, start: Tensor, tolerance: float) -> Tensor:

@@ -67,8 +67,8 @@ class ProbeFile:
     attention_images: int = described(
         64, "images on which attention to vision tokens is measured; 0 for none", minimum=0
     )
-    dense_images: int = described(240, "training scenes of each suite of the per-token probe (--dense)", minimum=4)
-    dense_test_images: int = described(120, "test scenes of each suite of the per-token probe (--dense)", minimum=1)
+    dense_images: int = described(160, "training scenes of each suite of the per-token probe (--dense)", minimum=4)
+    dense_test_images: int = described(80, "test scenes of each suite of the per-token probe (--dense)", minimum=1)
     resamples: int = described(2000, "bootstrap resamples of the test images", minimum=100, maximum=100_000)
     seed: int = described(
         0, "of the held-out part, the shuffled labels and the bootstrap", minimum=0, maximum=2**32 - 1
