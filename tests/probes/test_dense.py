@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +15,8 @@ from tests.tiny import tiny_lvlm
 from vr_eval.micro.data import GLYPHS
 from vr_eval.probes import dense
 from vr_eval.probes.dense import can_be_dense, dense_probe, under
+from vr_eval.probes.records import ProbeRun
+from vr_eval.probes.summary import Dense
 
 Known = Callable[[Tensor], dict[str, tuple[Tensor, Tensor | None]]]
 
@@ -94,3 +99,20 @@ def test_glyphs_under_dropped_tokens_count_as_not_read(
 def test_only_tokens_that_stand_over_the_patches_can_be_asked() -> None:
     assert can_be_dense(tiny_lvlm("avg_pool", 4))
     assert not can_be_dense(tiny_lvlm("resampler", 4))
+
+
+def test_the_interval_is_of_the_share_and_not_of_how_many_glyphs_a_scene_holds(tmp_path: Path) -> None:
+    total = np.array([10, 20, 40, 80] * 10)
+    rng = np.random.default_rng(0)
+    rows = [("a", total // 2), ("b", rng.binomial(total, 0.8))]
+    frame = pd.DataFrame([{"cell": "m", "tap": tap, "correct": c.tolist(), "total": total.tolist()} for tap, c in rows])
+    about = {"file": {"resamples": 1000, "seed": 0}}
+    dense_run = Dense(ProbeRun(tmp_path, about, frame, frame, frame))
+    half, most = dense_run.accuracy("m", "a"), dense_run.accuracy("m", "b")
+    assert half.value == pytest.approx(50)
+    share = rows[1][1].sum() / total.sum()
+    error = 196 * (share * (1 - share) / total.sum()) ** 0.5  # binomial, in points
+    assert most.value == pytest.approx(100 * share)
+    assert most.high - most.low == pytest.approx(2 * error, rel=0.4)
+    assert dense_run.change("m", "b", "a").low > 20
+    assert not dense_run.change("m", "b", "c").known

@@ -244,8 +244,9 @@ class Dense:
         return self._ratio(a - b, total)
 
     def _ratio(self, parts: Scores, whole: Scores) -> Estimate:
-        # Per scene, relative to the mean number of glyphs: its mean is the ratio of the sums.
+        # A ratio of sums: scenes hold different numbers of glyphs, so what varies is what a scene has beyond its share.
         file = self.run.about["file"]
-        values = parts / whole.mean()
+        ratio = parts.sum() / whole.sum()
+        values = ratio + (parts - ratio * whole) / whole.mean()
         exact = Bootstrap(len(values), file["resamples"], file["seed"])
         return exact.difference(values, np.zeros_like(values)).scaled(100)
