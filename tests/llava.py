@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -36,7 +38,9 @@ from transformers import (
 from transformers import CLIPVisionConfig as ClipConfig
 
 from vr_eval.micro.tokenizer import train_tokenizer
-from vr_eval.models.spec import Source
+from vr_eval.models.backbones import BACKBONES
+from vr_eval.models.presets import PRESETS
+from vr_eval.models.spec import Source, Tiling
 
 PX, PATCH, GRID = 24, 4, 6
 SQUARE = {"height": PX, "width": PX}
@@ -179,3 +183,25 @@ def image(size: tuple[int, int], seed: int = 0) -> Image.Image:
 def asked(images: int, words: str = "what is it?") -> str:
     """A question in ChatML about so many images."""
     return f"<|im_start|>user\n{'<image>' * images}{words}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def tiny_preset(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
+    """Put a tiny checkpoint of LLaVA-NeXT, written to `folder`, in the place of the preset llava_next_vicuna_7b."""
+    source = ported("llava_next", folder)
+    preset = next(spec for spec in PRESETS if spec.name == "llava_next_vicuna_7b")
+    tiny = dataclasses.replace(
+        preset,
+        checkpoint=source,
+        grid=GRID,
+        image_px=PX,
+        patch_px=PATCH,
+        tower_depth=4,
+        tower_width=16,
+        tower_heads=2,
+        select_layer=3,
+        decoder_depth=4,
+        decoder_width=32,
+        tiling=Tiling(tuple((y, x) for y, x in NEXT_POINTS)),
+    )
+    monkeypatch.setitem(BACKBONES, preset.name, tiny)
+    return source

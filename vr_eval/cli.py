@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_grid(run)
     _add_out(run)
     _add_device(run)
+    _add_loading(run)
     run.add_argument("--batch-size", metavar="N", type=int, help="questions answered at once (default: the file's)")
     run.set_defaults(command=_run)
 
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.tail = _grid_keys
     _add_grid(plan)
     _add_out(plan)
+    _add_loading(plan)
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
     plan.set_defaults(command=_plan)
 
@@ -160,6 +162,14 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="NAME", default="auto", help="cpu, cuda, cuda:1, ... (default: auto)")
 
 
+def _add_loading(parser: argparse.ArgumentParser) -> None:
+    loading = parser.add_argument_group("how weights are loaded", "default: as `vr-eval list backbones` says")
+    loading.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
+    loading.add_argument("--attention", choices=("sdpa", "eager", "flash_attention_2"))
+    loading.add_argument("--bits", type=int, choices=(4, 8), help="quantise the decoder (needs bitsandbytes)")
+    loading.add_argument("--device-map", metavar="MAP", help="as accelerate takes it, e.g. auto")
+
+
 def _grid_keys() -> str:
     from vr_eval.config.schema import document_keys
 
@@ -176,7 +186,9 @@ def _load(options: argparse.Namespace) -> Grid:
     from vr_eval.config.grid import load_grid
 
     limit, batch_size = getattr(options, "limit", None), getattr(options, "batch_size", None)
-    return load_grid(options.file, options.overrides, limit, options.backbone, batch_size)
+    names = ("dtype", "attention", "bits", "device_map")
+    loading = {name: value for name in names if (value := getattr(options, name, None)) is not None}
+    return load_grid(options.file, options.overrides, limit, options.backbone, batch_size, loading)
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tests.llava import GRID, KINDS, NEXT_POINTS, PATCH, PX, SIZES, image, ported
+from tests.llava import KINDS, SIZES, image, ported, tiny_preset
 from vr_eval.adapters.answering import Answerer, prepare
 from vr_eval.adapters.questions import Question
 from vr_eval.config.cell import Cell
@@ -20,8 +20,7 @@ from vr_eval.models.backbones import BACKBONES
 from vr_eval.models.build import build_lvlm, set_pruning
 from vr_eval.models.checkpoints import load_checkpoint, open_model
 from vr_eval.models.features import FeatureStore
-from vr_eval.models.presets import PRESETS
-from vr_eval.models.spec import Source, Tiling
+from vr_eval.models.spec import Source
 from vr_eval.runs.training import train_missing
 
 ASKED = [(0,), (1,), (5, 2), (), (3,), (4, 6)]
@@ -74,25 +73,7 @@ def test_llama_prompts_begin_with_their_own_token(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiny_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
-    """The preset of LLaVA-NeXT with Vicuna at the size of a tiny checkpoint."""
-    source = ported("llava_next", tmp_path / "hub")
-    preset = next(spec for spec in PRESETS if spec.name == "llava_next_vicuna_7b")
-    tiny = dataclasses.replace(
-        preset,
-        checkpoint=source,
-        grid=GRID,
-        image_px=PX,
-        patch_px=PATCH,
-        tower_depth=4,
-        tower_width=16,
-        tower_heads=2,
-        select_layer=3,
-        decoder_depth=4,
-        decoder_width=32,
-        tiling=Tiling(tuple((y, x) for y, x in NEXT_POINTS)),
-    )
-    monkeypatch.setitem(BACKBONES, preset.name, tiny)
-    return source
+    return tiny_preset(tmp_path / "hub", monkeypatch)
 
 
 def cell(projector: str, ratio: int, refusion: str = "none", pruning: str = "none", **options: Any) -> Cell:

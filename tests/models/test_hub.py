@@ -23,9 +23,8 @@ from transformers import PreTrainedConfig
 from tests.llava import original, ported
 from vr_eval.errors import InputError
 from vr_eval.models import hub
-from vr_eval.models.hub import Loading
 from vr_eval.models.pretrained import load_llava
-from vr_eval.models.spec import Source
+from vr_eval.models.spec import Loading, Source
 
 SOURCE = Source("someone/llava", "v2")
 
@@ -176,13 +175,13 @@ def test_ways_of_loading_that_do_not_exist_here(
 ) -> None:
     monkeypatch.setattr(hub.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError) as caught:
-        Loading(**how).arguments()
+        hub.arguments_of(Loading(**how))
     assert words in str(caught.value)
 
 
 def test_quantisation_leaves_methods_tower_and_head_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub.importlib.util, "find_spec", lambda name: object())
-    config = Loading(dtype="bfloat16", bits=4).arguments(hub.WHOLE)["quantization_config"]
+    config = hub.arguments_of(Loading(dtype="bfloat16", bits=4), hub.WHOLE)["quantization_config"]
     assert (config.load_in_4bit, config.bnb_4bit_compute_dtype) == (True, torch.bfloat16)
     assert config.llm_int8_skip_modules == ["vision_tower", "projector", "refusion", "lm_head"]
-    assert Loading(bits=8).arguments()["quantization_config"].load_in_8bit
+    assert hub.arguments_of(Loading(bits=8))["quantization_config"].load_in_8bit

@@ -29,7 +29,7 @@ from vr_eval.adapters.official import in_points, score_units
 from vr_eval.adapters.questions import Answer, Messages, Question
 from vr_eval.adapters.results import TaskResult, scored
 from vr_eval.models.checkpoints import open_model
-from vr_eval.models.hub import Loading
+from vr_eval.models.spec import Loading
 
 REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
 """What lmms-eval's command line strips from answers by default; its Python API strips nothing."""
@@ -62,7 +62,7 @@ class VrEval(lmms):
         """What `--model_args` may hold. `cell` is used for nothing: lmms-eval's caches are keyed by these arguments.
 
         `pretrained` is a checkpoint's folder, or a LLaVA checkpoint in a folder or on the hub (at `revision`); the
-        others say how it is loaded (`vr_eval.models.hub.Loading`).
+        others say how it is loaded (`vr_eval.models.spec.Loading`).
 
         Raises:
             InputError: there is no such checkpoint, or it cannot be loaded.
@@ -71,7 +71,7 @@ class VrEval(lmms):
         loading = Loading(dtype, device_map, attention, bits)
         model, processor = open_model(pretrained, revision, loading)
         model.to_inference()
-        if device_map is None and bits is None:  # else it is where it belongs
+        if not loading.placed:
             model.to(_device(device))
         self._start(Answerer(model, processor, batch_size=size))
 

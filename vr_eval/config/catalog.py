@@ -44,6 +44,7 @@ def list_backbones() -> str:
             f"  decoder   {spec.decoder_depth} layers, {spec.decoder_width} wide",
             f"  ratios    {', '.join(f'1/{ratio}' for ratio in square_ratios(spec.grid))}",
             *(f"  weights   {source}" for source in spec.sources),
+            f"  loaded    in {spec.loading.dtype}",
             f"  suites    {suites}",
         ]
         blocks.append("\n".join(lines))

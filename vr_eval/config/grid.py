@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,6 +19,7 @@ from vr_eval.config.recipe import Recipe
 from vr_eval.config.schema import GridFile
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.models.backbones import BackboneSpec
+from vr_eval.models.spec import Loading
 
 __all__ = ["Cell", "Grid", "load_grid"]
 
@@ -37,6 +39,7 @@ class Grid:
         limit: First questions of each task; ``None`` for all.
         batch_size: Questions answered at once.
         source: The file, as the user named it.
+        loading: How weights are loaded for the evaluation.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Grid:
     limit: int | None
     batch_size: int
     source: str = dataclasses.field(compare=False)
+    loading: Loading = dataclasses.field(default_factory=Loading)
 
     @property
     def run_dir(self) -> Path:
@@ -100,6 +104,7 @@ def load_grid(
     limit: int | None = None,
     backbone: str | None = None,
     batch_size: int | None = None,
+    loading: Mapping[str, Any] | None = None,
 ) -> Grid:
     """Read a grid file.
 
@@ -109,6 +114,7 @@ def load_grid(
         limit: ``--limit``: first questions of each task.
         backbone: ``--backbone``: in place of the file's.
         batch_size: ``--batch-size``: in place of the file's.
+        loading: ``--dtype`` and its like: fields of a ``Loading`` in place of the backbone's.
 
     Raises:
         InputError: With every problem of the file and the command line.
@@ -140,6 +146,7 @@ def load_grid(
         limit=file.limit,
         batch_size=file.batch_size,
         source=source,
+        loading=dataclasses.replace(spec.loading, **(loading or {})),
     )
 
 

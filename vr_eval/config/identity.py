@@ -48,12 +48,15 @@ def cell_identity(cell: Cell, grid: Grid) -> dict[str, Any]:
     Raises:
         InputError: A task has no file, or states no version.
     """
+    loading = grid.loading
+    rounded = (loading.dtype, loading.bits) != ("float32", None)
     return {
         "evaluation": EVALUATION_VERSION,
         "checkpoint": checkpoint_id(cell),
         "methods": _methods(cell, trainable=False),
         "tasks": sorted([task, task_version(task)] for _, task in grid.tasks),
         "limit": grid.limit,
+        **({"loading": {"dtype": loading.dtype, "bits": loading.bits}} if rounded else {}),
     }
 
 

@@ -20,9 +20,9 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.errors import InputError, Problem
 from vr_eval.models.config import LVLMConfig
-from vr_eval.models.hub import Loading
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor, fitted, lvlm_processor
+from vr_eval.models.spec import Loading
 
 TOWER, DECODER, TOKENIZER = "tower", "decoder", "tokenizer"
 """Folders of a backbone's weights; the image processor lies beside the tower."""

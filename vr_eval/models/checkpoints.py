@@ -17,10 +17,10 @@ from transformers import AutoProcessor
 from vr_eval.errors import InputError, Problem
 from vr_eval.files import write_atomic
 from vr_eval.models.config import LVLMConfig
-from vr_eval.models.hub import WHOLE, Loading
+from vr_eval.models.hub import WHOLE, arguments_of
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor
-from vr_eval.models.spec import Source
+from vr_eval.models.spec import Loading, Source
 
 MANIFEST = "checkpoint.json"
 
@@ -102,7 +102,7 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
         from vr_eval.models.pretrained import load_llava
 
         return load_llava(Source(**manifest["source"]), loading)
-    arguments = loading.arguments(WHOLE)
+    arguments = arguments_of(loading, WHOLE)
     try:
         config = LVLMConfig.from_pretrained(folder)
         model, report = LVLM.from_pretrained(folder, config=config, output_loading_info=True, **arguments)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,81 +21,58 @@ from safetensors import SafetensorError
 from transformers import BitsAndBytesConfig
 
 from vr_eval.errors import InputError, Problem, nearest
-from vr_eval.models.spec import Source
+from vr_eval.models.spec import ATTENTIONS, BITS, DTYPES, Loading, Source
 
-DTYPES: Mapping[str, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 WHOLE = ("vision_tower", "projector", "refusion")
 """Modules of an LVLM that are never quantised: small, and what a comparison is about."""
-ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
 
-@dataclass(frozen=True)
-class Loading:
-    """How weights are loaded.
+def arguments_of(loading: Loading, whole: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Arguments of ``from_pretrained``; modules named in `whole` are never quantised.
 
-    Attributes:
-        dtype: A name in ``DTYPES``.
-        device_map: As accelerate takes it (``auto``, a device); ``None`` leaves everything on the CPU.
-        attention: A name in ``ATTENTIONS``; ``None`` for transformers' choice.
-        bits: 4 or 8: weights of linear layers are quantised by bitsandbytes, those of methods are not.
+    Raises:
+        InputError: an unknown name, or a package that is not installed.
     """
+    _check(loading)
+    dtype = torch_dtype(loading)
+    arguments: dict[str, Any] = {"dtype": dtype}
+    if loading.device_map is not None:
+        arguments["device_map"] = loading.device_map
+    if loading.attention is not None:
+        arguments["attn_implementation"] = loading.attention
+    if loading.bits is not None:
+        kind = {"load_in_4bit": True} if loading.bits == 4 else {"load_in_8bit": True}
+        compute = {"bnb_4bit_compute_dtype": dtype} if loading.bits == 4 else {}
+        arguments["quantization_config"] = BitsAndBytesConfig(
+            **kind, **compute, llm_int8_skip_modules=[*whole, "lm_head"]
+        )
+    return arguments
 
-    dtype: str = "float32"
-    device_map: str | None = None
-    attention: str | None = None
-    bits: int | None = None
 
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        return DTYPES[self.dtype]
+def torch_dtype(loading: Loading) -> torch.dtype:
+    """The dtype that `loading` names."""
+    return getattr(torch, loading.dtype)
 
-    def arguments(self, whole: tuple[str, ...] = ()) -> dict[str, Any]:
-        """Arguments of ``from_pretrained``; modules named in `whole` are never quantised.
 
-        Raises:
-            InputError: an unknown name, or a package that is not installed.
-        """
-        self._check()
-        arguments: dict[str, Any] = {"dtype": self.torch_dtype}
-        if self.device_map is not None:
-            arguments["device_map"] = self.device_map
-        if self.attention is not None:
-            arguments["attn_implementation"] = self.attention
-        if self.bits is not None:
-            kind = {"load_in_4bit": True} if self.bits == 4 else {"load_in_8bit": True}
-            compute = {"bnb_4bit_compute_dtype": self.torch_dtype} if self.bits == 4 else {}
-            arguments["quantization_config"] = BitsAndBytesConfig(
-                **kind, **compute, llm_int8_skip_modules=[*whole, "lm_head"]
-            )
-        return arguments
-
-    def _check(self) -> None:
-        problems = []
-        for name, given, allowed in (
-            ("dtype", self.dtype, tuple(DTYPES)),
-            ("attention", self.attention, ATTENTIONS),
-            ("bits", self.bits, (4, 8)),
-        ):
-            if given is not None and given not in allowed:
-                words = ", ".join(map(str, allowed))
-                close = nearest(given, map(str, allowed))
-                problems.append(Problem("this value does not fit", key=name, given=given, allowed=words, nearest=close))
-        needed = {
-            "flash_attn": self.attention == "flash_attention_2",
-            "bitsandbytes": self.bits is not None,
-            "accelerate": self.device_map is not None,
-        }
-        for package, wanted in needed.items():
-            if wanted and importlib.util.find_spec(package) is None:
-                key = {"flash_attn": "attention", "bitsandbytes": "bits"}.get(package, "device_map")
-                hint = f"Install it (pip install {package.replace('_', '-')}), or leave this out."
-                problems.append(Problem(f"this needs the package {package}", key=key, hint=hint))
-        if problems:
-            raise InputError(problems)
+def _check(loading: Loading) -> None:
+    problems = []
+    for name, allowed in (("dtype", DTYPES), ("attention", ATTENTIONS), ("bits", BITS)):
+        given = getattr(loading, name)
+        if given is not None and given not in allowed:
+            words = ", ".join(map(str, allowed))
+            close = nearest(given, map(str, allowed))
+            problems.append(Problem("this value does not fit", key=name, given=given, allowed=words, nearest=close))
+    needed = (
+        ("flash_attn", "attention", loading.attention == "flash_attention_2"),
+        ("bitsandbytes", "bits", loading.bits is not None),
+        ("accelerate", "device_map", loading.device_map is not None),
+    )
+    for package, key, wanted in needed:
+        if wanted and importlib.util.find_spec(package) is None:
+            hint = f"Install it (pip install {package.replace('_', '-')}), or leave this out."
+            problems.append(Problem(f"this needs the package {package}", key=key, hint=hint))
+    if problems:
+        raise InputError(problems)
 
 
 @contextmanager

@@ -26,12 +26,12 @@ from transformers import (
 
 from vr_eval.errors import InputError, Problem
 from vr_eval.models.config import LVLMConfig
-from vr_eval.models.hub import WHOLE, Loading, explained
+from vr_eval.models.hub import WHOLE, arguments_of, explained, torch_dtype
 from vr_eval.models.llava import Described, describe, renamings, tower_config
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.official import computed_anew
 from vr_eval.models.processor import Processor, fitted, lvlm_processor, tiled_processor, with_image_token
-from vr_eval.models.spec import BackboneSpec, Source
+from vr_eval.models.spec import BackboneSpec, Loading, Source
 
 _LISTED = 20
 
@@ -56,7 +56,7 @@ def load_llava(source: Source, loading: Loading | None = None, tower: Source | N
     config = described.config
     processor = _processor(described, source)
     config.image_token_id = processor.image_token_id
-    arguments = loading.arguments(WHOLE)
+    arguments = arguments_of(loading, WHOLE)
     with explained(source):
         model, report = LVLM.from_pretrained(
             source.name,
@@ -83,7 +83,7 @@ def load_parts(
     """
     assert spec.tower is not None
     assert spec.decoder is not None
-    arguments = (loading or Loading()).arguments()
+    arguments = arguments_of(loading or Loading())
     tower = load_tower(spec.tower, **arguments)
     source = spec.decoder
     with explained(source, "the decoder"):
@@ -150,7 +150,7 @@ def _complete(model: LVLM, report: Mapping[str, Any], described: Described, sour
     if described.tower is not None and missing >= tower:
         device = model.device
         config = described.config.vision_config
-        model.vision_tower = load_tower(described.tower, config, dtype=loading.torch_dtype).to(device)
+        model.vision_tower = load_tower(described.tower, config, dtype=torch_dtype(loading)).to(device)
         missing -= tower
     unexpected = {name for name in report["unexpected_keys"] if not computed_anew(name)}
     # Each as (name, its shape, the shape that it should have).

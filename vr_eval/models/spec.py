@@ -35,6 +35,33 @@ class Source:
         return f"{self.name}@{self.revision}"
 
 
+DTYPES = ("float32", "bfloat16", "float16")
+ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+BITS = (4, 8)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How weights are loaded for an evaluation.
+
+    Attributes:
+        dtype: One of ``DTYPES``.
+        device_map: As accelerate takes it, e.g. ``auto``; ``None`` for one device.
+        attention: One of ``ATTENTIONS``; ``None`` for transformers' choice.
+        bits: One of ``BITS``: the decoder's matrices are quantised by bitsandbytes, those of tower and methods are not.
+    """
+
+    dtype: str = "float32"
+    device_map: str | None = None
+    attention: str | None = None
+    bits: int | None = None
+
+    @property
+    def placed(self) -> bool:
+        """Whether loading puts the model on its devices, so that nothing else may move it."""
+        return self.device_map is not None or self.bits is not None
+
+
 @dataclass(frozen=True)
 class Tiling:
     """Images of any shape as a base view and tiles of the tower's size (LLaVA-NeXT's anyres).
@@ -84,6 +111,7 @@ class BackboneSpec:
         tower: Where its vision tower and image processor come from, if not from ``checkpoint``.
         decoder: Where its decoder and tokenizer come from, if not from ``checkpoint``.
         tiling: How images are cut into tiles; ``None`` if every image is one square.
+        loading: How its weights are loaded for an evaluation, unless a command says otherwise.
         test_questions: Questions of one task, for estimates only.
         train_seconds_per_step: Measured on 2 CPU cores, for estimates only; ``None`` where it was not.
         eval_ms_per_question: Measured on 2 CPU cores, for estimates only; ``None`` where it was not.
@@ -109,6 +137,7 @@ class BackboneSpec:
     decoder: Source | None = None
     tiling: Tiling | None = None
     recipe: Recipe = field(default_factory=Recipe)
+    loading: Loading = Loading()
     test_questions: int = 512
     train_seconds_per_step: float | None = 0.6
     eval_ms_per_question: float | None = 7.0

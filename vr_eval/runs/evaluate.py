@@ -67,10 +67,12 @@ class Session:
             VrEvalError: it cannot be loaded or evaluated.
         """
         started = time.monotonic()
-        model, processor = load_checkpoint(checkpoint, expect=checkpoint_id(cell))
+        model, processor = load_checkpoint(checkpoint, expect=checkpoint_id(cell), loading=self.grid.loading)
         set_pruning(model, cell)
         parameters = parameter_counts(model)  # those that were trained: the inference version merges some
-        model.to_inference().to(self.device)
+        model.to_inference()
+        if not self.grid.loading.placed:
+            model.to(self.device)
         costs = {"parameters": parameters, "prefill": prefill_flops(model).to_dict()}
         journal = Journal(folder.journal)
         answerer = Answerer(model, processor, batch_size=self.batch_size, store=self.store, log=journal)
@@ -114,6 +116,7 @@ class Session:
             "evaluate_seconds": round(seconds, 1),
             "batch_size": self.batch_size,
             "device": str(self.device),
+            "loading": dataclasses.asdict(self.grid.loading),
             "environment": self.environment,
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vr_eval.config.official import SUITES
 from vr_eval.config.recipe import Recipe
-from vr_eval.models.spec import FEATURES, BackboneSpec, Source, Tiling
+from vr_eval.models.spec import FEATURES, BackboneSpec, Loading, Source, Tiling
 
 LLAVA_NEXT_QWEN2_0_5B = BackboneSpec(
     name="llava_next_qwen2_0_5b",
@@ -26,6 +26,7 @@ LLAVA_NEXT_QWEN2_0_5B = BackboneSpec(
     data_version="llava-next-data-1",
     # LLaVA-NeXT's: one epoch of 558 thousand and one of 779 thousand samples.
     recipe=Recipe(stage1_steps=4361, stage2_steps=6089, batch_size=128, lr_projector=1e-3, lr_decoder=1e-5),
+    loading=Loading(dtype="bfloat16"),
     train_seconds_per_step=None,
     eval_ms_per_question=None,
 )
