@@ -22,9 +22,9 @@ def depth_sentence(one: Answers) -> str:
     ends = _known((a, one.compared(a, b, a.taps[-1])) for a, b in pairs)
     parts = []
     if at_projector:
-        parts.append(f"at the projector {_falling(at_projector)}; the largest change is {_extreme(at_projector)}")
+        parts.append(f"at the projector {_falling(at_projector)}; {_largest_drop(at_projector)}")
     if along:
-        parts.append(f"along the decoder {_falling(along)}; the largest change is {_extreme(along)}")
+        parts.append(f"along the decoder {_falling(along)}; {_largest_drop(along)}")
     if ends:
         gain = [cell for cell, estimate in ends if estimate.low > 0]
         harm = [cell for cell, estimate in ends if estimate.high < 0]
@@ -80,7 +80,8 @@ def dense_sentence(run: ProbeRun) -> str:
     worse = sum(estimate.high < 0 for estimate, _, _ in found)
     return (
         f"Of {plural(len(found), 'refusion point')}, {better} bring glyphs back to their tokens and {worse} lose some, "
-        f"beyond their intervals; most at {best[2]} of {best[1].label}: {signed(best[0].value)} points "
+        f"beyond their intervals; the most favourable change is at {best[2]} of {best[1].label}: "
+        f"{signed(best[0].value)} points "
         f"({interval(best[0])})."
     )
 
@@ -89,9 +90,11 @@ def _known(measured: object) -> list[Measured]:
     return [(cell, estimate) for cell, estimate in measured if estimate.known]  # type: ignore[attr-defined]
 
 
-def _extreme(measured: Sequence[Measured]) -> str:
+def _largest_drop(measured: Sequence[Measured]) -> str:
     cell, estimate = min(measured, key=lambda entry: entry[1].value)
-    return f"that of {cell.label}, {signed(estimate.value)} points ({interval(estimate)})"
+    if estimate.value >= 0:
+        return "the accuracy of none is lower behind it"
+    return f"the largest drop is that of {cell.label}, {signed(estimate.value)} points ({interval(estimate)})"
 
 
 def _falling(measured: Sequence[Measured]) -> str:
