@@ -93,6 +93,12 @@ def test_columns_that_are_the_same_in_all_rows_move_to_the_caption(tmp_path: Pat
     assert "no pruning" in made.caption[-1]
 
 
+def test_the_table_says_which_methods_were_never_trained(tmp_path: Path) -> None:
+    made = table(tmp_path, make_records((FakeCell("mlp", 1), FakeCell("mlp", 1, pruning="fastv")), per_task=12))
+    assert "Training-free, so never retrained: FastV" in made.caption[-1]
+    assert "checkpoint of the same configuration without it" in made.caption[-1]
+
+
 def test_a_mark_says_whether_the_interval_excludes_zero_and_survives_holm(run_dir: Path) -> None:
     entries = run_table(run_dir).column("baseline")
     for entry in entries[1:]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vr_eval.methods.registry import METHODS
 from vr_eval.report.columns import Built, Column, Entry, build_column
 from vr_eval.report.configurations import NONE
 from vr_eval.report.definition import Definition
@@ -66,7 +67,7 @@ def build_table(scores: Scores, definition: Definition, title: str, notes: tuple
         title=visible(title, 120),
         columns=tuple(column for column, _ in shown),
         rows=rows,
-        caption=tuple(_caption(scores, shown, hidden)),
+        caption=(*_caption(scores, shown, hidden), *_training_free(scores, definition)),
         notes=(*(visible(note) for note in notes), *_notes(scores)),
     )
 
@@ -92,6 +93,17 @@ def _caption(scores: Scores, shown: list[Built], hidden: list[Built]) -> list[st
     if same:
         caption.append(f"The same in all rows: {listing(same, len(same))}.")
     return caption
+
+
+def _training_free(scores: Scores, definition: Definition) -> list[str]:
+    used = dict.fromkeys(row.pruning for row in scores.configurations)
+    names = [definition.name(name) for name in used if name in METHODS and not METHODS[name].trainable]
+    if not names:
+        return []
+    return [
+        f"Training-free, so never retrained: {listing(names, len(names))}; such a row uses the checkpoint of the same "
+        "configuration without it."
+    ]
 
 
 def _stated(entries: list[Entry]) -> bool:
