@@ -189,17 +189,15 @@ def test_the_plan_of_the_default_grid_is_the_one_of_the_issue(
     assert cli.main(["plan", "projectors", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["run_dir"] == "runs/projectors"
+    on_the_grid = ("avg_pool", "pixel_shuffle", "ldpv2", "c_abstractor", "tokenpacker", "sva_connector")
     assert [cell["label"] for cell in plan["cells"]] == [
-        "avg_pool 1/4",
-        "avg_pool 1/4 + vision_remember",
-        "pixel_shuffle 1/4",
-        "pixel_shuffle 1/4 + vision_remember",
-        "tokenpacker 1/4",
-        "tokenpacker 1/4 + vision_remember",
+        *(f"{name} 1/4{refusion}" for name in on_the_grid for refusion in ("", " + vision_remember")),
         "mlp",
+        "resampler 1/4",
+        "resampler 1/4 + vision_remember [scope=global]",
     ]
-    assert [cell["tokens"] for cell in plan["cells"]] == [36] * 6 + [144]
-    assert [cell["baseline"] for cell in plan["cells"]] == [False] * 6 + [True]
+    assert [cell["tokens"] for cell in plan["cells"]] == [36] * 12 + [144, 36, 36]
+    assert [cell["label"] for cell in plan["cells"] if cell["baseline"]] == ["mlp"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "ablations").glob("*.yaml")), ids=lambda path: path.stem)

@@ -23,7 +23,7 @@ def test_every_method_is_named() -> None:
         assert name in README
 
 
-@pytest.mark.parametrize("grid", ["projectors", "refusion", "resolution"])
+@pytest.mark.parametrize("grid", ["projectors", "baselines", "refusion", "resolution"])
 def test_every_number_is_that_of_the_committed_report(grid: str) -> None:
     table = (ROOT / "reports" / "demo" / grid / "table.md").read_text()
     rows = [line for line in table.splitlines() if line.startswith("|")]

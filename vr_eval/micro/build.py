@@ -100,7 +100,7 @@ DECODER_STAGES = (
     DecoderStage(Stage("finish", 1500, 16, 0.03), (1, 4, 1, 9), questions=4, reading="facts"),
 )
 SEED = 0
-SHIPPED_GRIDS = ("projectors", "refusion", "resolution")
+SHIPPED_GRIDS = ("projectors", "baselines", "refusion", "resolution")
 """Packaged grids whose checkpoints travel with the project."""
 
 
