@@ -97,7 +97,7 @@ DECODER_STAGES = (
     ),
     DecoderStage(Stage("columns", 600, 16, 0.03, schedule=_STEADY), (1,), _LOOKED_UP, 0, "facts"),
     DecoderStage(Stage("counts", 300, 16, 0.03, schedule=_STEADY), (1,), ("general",), 0, "facts"),
-    DecoderStage(Stage("finish", 1500, 16, 0.03), (1, 4, 1, 9), questions=4, reading="facts"),
+    DecoderStage(Stage("finish", 1600, 16, 0.03), (1, 4, 1, 9), questions=4, reading="facts"),
 )
 SEED = 0
 SHIPPED_GRIDS = ("projectors", "baselines", "refusion", "resolution")
