@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# The hub's client reads it once, when it is imported; without it a name that is not there is asked for again and again.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 DEFAULT_GOLDENS = Path(__file__).resolve().parents[1].parent / "shared" / "goldens"
 
@@ -17,6 +21,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's own cache, or asks a network for anything."""
+    """No test reads or writes the user's own cache."""
     monkeypatch.setenv("VR_EVAL_HOME", str(tmp_path_factory.mktemp("home")))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
