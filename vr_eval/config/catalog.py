@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from vr_eval import paths
 from vr_eval.config.fields import info_of
 from vr_eval.config.official import OFFICIAL, OfficialTask
+from vr_eval.config.sizes import PUBLISHED
 from vr_eval.config.tasks import task_data
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.methods.registry import METHODS, MethodSpec, square_ratios
@@ -86,6 +87,8 @@ def _task(task: OfficialTask) -> Iterator[str]:
     yield f"  {task.name}"
     data = ", ".join(dict.fromkeys(source.path for source in task_data(task.name)))
     yield from _entry("data", data, indent=4)
+    size = PUBLISHED.get(task.name)
+    yield from _entry("questions", f"{size.questions:,} ({size.source})" if size else "unknown", indent=4)
     metrics = [f"{metric.key} of {metric.maximum:g}" for metric in task.metrics]
     # Where what is scored together has a maximum of its own, a question has one of the metrics.
     yield from _entry("metric", (" and " if task.maximum else "; beside it ").join(metrics), indent=4)

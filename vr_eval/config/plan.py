@@ -6,19 +6,23 @@ Creates nothing and imports nothing heavy.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
+from vr_eval.config.official import OFFICIAL
+from vr_eval.config.sizes import questions_of
 from vr_eval.errors import InputError, Problem
 from vr_eval.models.backbones import BACKBONES
 from vr_eval.paths import PACKAGE
 
 MEASURED_ON = "2 CPU cores"
+
+T = TypeVar("T", int, float)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class PlannedCell:
         checkpoint: Travels with the project, was trained on this machine, is the backbone's own, or has to be trained.
         checkpoint_path: Folder of the checkpoint, if it is there.
         cached: Questions that the run directory has answers to.
-        questions: Questions of all its tasks (an estimate: tasks are not opened).
+        questions: Questions of all its tasks (an estimate: tasks are not opened); ``None`` if one's size is unknown.
+        complete: Whether every question has an answer.
         train_seconds: Estimated; 0 if the checkpoint is there, or an earlier cell of the plan trains it. ``None`` for a
             backbone whose speed was not measured.
         evaluate_seconds: Estimated, for the questions that are not cached; ``None`` likewise.
@@ -50,7 +55,8 @@ class PlannedCell:
     checkpoint: Literal["shipped", "trained", "pretrained", "to train"]
     checkpoint_path: str | None
     cached: int
-    questions: int
+    questions: int | None
+    complete: bool
     train_seconds: float | None
     evaluate_seconds: float | None
 
@@ -103,11 +109,11 @@ class Plan:
         rows = [("cell", "seed", "tokens", "checkpoint id", "checkpoint", "answered", "time")]
         for cell in self.cells:
             label = f"{cell.label} (baseline)" if cell.baseline else cell.label
-            answered = f"{cell.cached}/{cell.questions}"
+            answered = "all" if cell.complete and cell.questions is None else f"{cell.cached}/{cell.questions or '?'}"
             time = "-" if cell.seconds is None else duration(cell.seconds)
             rows.append((label, str(cell.seed), str(cell.tokens), cell.checkpoint_id, cell.checkpoint, answered, time))
         to_train = len({cell.checkpoint_id for cell in self.cells if cell.checkpoint == "to train"})
-        done = sum(cell.cached == cell.questions for cell in self.cells)
+        done = sum(cell.complete for cell in self.cells)
         return "\n".join(
             [
                 f"{grid.name} ({grid.source})",
@@ -118,14 +124,30 @@ class Plan:
                 "",
                 f"{len(self.cells)} cells: {done} answered, {to_train} checkpoints to train "
                 f"({grid.recipe.steps} steps each)",
+                *self._questions(),
                 self._estimate(),
             ]
         )
 
+    def _questions(self) -> Iterator[str]:
+        """Where the number of questions comes from, if it is not the project's own."""
+        grid, backbone = self.grid, BACKBONES[self.grid.backbone]
+        sizes = {task: questions_of(task, backbone, grid.limit) for _, task in grid.tasks}
+        unknown = [task for task, size in sizes.items() if size is None]
+        if unknown:
+            yield f"questions of {', '.join(unknown)}: unknown before its data is opened"
+        if any(task in OFFICIAL for task in sizes):
+            known = sum(size or 0 for size in sizes.values())
+            least = "at least " if unknown else ""
+            yield f"{least}{known:,} questions a cell: an estimate from published sizes (`vr-eval list tasks`)"
+
     def _estimate(self) -> str:
         train, evaluate = self.train_seconds, self.evaluate_seconds
         if train is None or evaluate is None:
-            return f"no estimate of the time: the speed of {self.grid.backbone} was not measured"
+            missing = f"the speed of {self.grid.backbone} was not measured"
+            if BACKBONES[self.grid.backbone].eval_ms_per_question is not None and train is not None:
+                missing = "the number of questions is not known"
+            return f"no estimate of the time: {missing}"
         return (
             f"about {duration(train + evaluate)}: {duration(train)} to train, {duration(evaluate)} to evaluate "
             f"(by speeds measured on {MEASURED_ON})"
@@ -152,14 +174,10 @@ def plan_grid(grid: Grid, out: Path | None = None) -> Plan:
     return Plan(grid, run_dir, tuple(planned))
 
 
-def _total(parts: Iterable[float | None]) -> float | None:
+def _total(parts: Iterable[T | None]) -> T | None:
     """The sum; ``None`` if any part is unknown."""
-    total = 0.0
-    for part in parts:
-        if part is None:
-            return None
-        total += part
-    return total
+    known = list(parts)
+    return None if None in known else sum(part for part in known if part is not None)
 
 
 def duration(seconds: float) -> str:
@@ -180,9 +198,10 @@ def _plan_cell(cell: Cell, grid: Grid, run_dir: Path, training: set[str]) -> Pla
     state: Literal["shipped", "trained", "pretrained", "to train"] = "pretrained" if cell.pretrained else "to train"
     if checkpoint is not None and not cell.pretrained:
         state = "shipped" if checkpoint.is_relative_to(PACKAGE) else "trained"
-    per_task = min(backbone.test_questions, grid.limit or backbone.test_questions)
-    questions = per_task * len(grid.tasks)
-    cached = min(_answered(run_dir / "cells" / result, questions), questions)
+    questions = _total(questions_of(task, backbone, grid.limit) for _, task in grid.tasks)
+    folder = run_dir / "cells" / result
+    evaluated, begun = (folder / "metrics.json").is_file(), _begun(folder)
+    cached = begun if questions is None else questions if evaluated else min(begun, questions)
     to_train = state == "to train" and name not in training
     return PlannedCell(
         label=cell.label,
@@ -195,22 +214,28 @@ def _plan_cell(cell: Cell, grid: Grid, run_dir: Path, training: set[str]) -> Pla
         checkpoint_path=str(checkpoint) if checkpoint is not None else None,
         cached=cached,
         questions=questions,
+        complete=evaluated or cached == questions,
         train_seconds=_time(cell.recipe.steps if to_train else 0, backbone.train_seconds_per_step),
-        evaluate_seconds=_time(questions - cached, backbone.eval_ms_per_question, 1 / 1000),
+        evaluate_seconds=_time(_left(questions, cached, evaluated), backbone.eval_ms_per_question, 1 / 1000),
     )
 
 
-def _time(count: int, each: float | None, unit: float = 1.0) -> float | None:
+def _time(count: int | None, each: float | None, unit: float = 1.0) -> float | None:
     """Seconds of `count` steps or questions; nothing takes no time, whatever the speed."""
     if count == 0:
         return 0.0
-    return None if each is None else count * each * unit
+    return None if count is None or each is None else count * each * unit
 
 
-def _answered(folder: Path, questions: int) -> int:
-    """Questions that a cell's folder has answers to: all once its metrics are there, else its journal's whole lines."""
-    if (folder / "metrics.json").is_file():
-        return questions
+def _left(questions: int | None, cached: int, evaluated: bool) -> int | None:
+    """Questions that are still to be asked; None if nobody knows."""
+    if evaluated:
+        return 0
+    return None if questions is None else questions - cached
+
+
+def _begun(folder: Path) -> int:
+    """Answers in a cell's journal: its whole lines."""
     try:
         return (folder / "answers.jsonl").read_bytes().count(b"\n")
     except OSError:  # not started
