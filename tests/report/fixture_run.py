@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from vr_eval.report import choose_samples, save_image
+from vr_eval.report import choose_samples, save_images
 
 GRID = """\
 # Does looking again at the vision features help, whatever projector compressed them?
@@ -189,7 +189,7 @@ def write_run(
         clusters = records.drop_duplicates(["task", "doc_id"]).set_index(["task", "doc_id"])
         for task, doc in chosen:
             row = clusters.loc[(task, doc)]
-            save_image(path, task, row["cluster"], draw(str(row["suite"]), str(row["cluster"])))
+            save_images(path, task, row["cluster"], [draw(str(row["suite"]), str(row["cluster"]))])
     return path
 
 

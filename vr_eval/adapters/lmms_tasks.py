@@ -13,8 +13,10 @@ import datasets
 from lmms_eval import evaluator
 from lmms_eval.api import task as lmms_task
 from lmms_eval.api.task import ConfigurableMessagesTask, ConfigurableTask
+from lmms_eval.protocol import ChatMessages
 from lmms_eval.utils import load_yaml_config
 from loguru import logger
+from PIL.Image import Image
 from tqdm import tqdm
 
 from vr_eval.adapters import defects
@@ -85,6 +87,11 @@ class LazyTask(ConfigurableMessagesTask):
         with whole_images():
             decoded = {name: decode(doc[name]) for name in self._images if doc.get(name) is not None}
         return super().doc_to_messages(Document({**doc, **decoded}), **rounds)
+
+    def images_of(self, doc_id: int) -> list[Image]:
+        """The images of a question as a model sees them, in reading order. Raises whatever the task's code raises."""
+        images, _, _ = ChatMessages(messages=self.doc_to_messages(self.eval_docs[doc_id])).extract_media()
+        return list(images)
 
     def process_results(self, doc: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         with defects.own_chance(doc):

@@ -1,12 +1,12 @@
 """The report of a run: a pure function of its run directory.
 
-A run keeps the images of `choose_samples` with `save_image`; `build` writes the report; `run_table` and
+A run keeps the images of `choose_samples` with `save_images`; `build` writes the report; `run_table` and
 `render_terminal` give the short table for a terminal.
 """
 
 from vr_eval.report.compose import build, run_table
-from vr_eval.report.images import image_path, save_image
+from vr_eval.report.images import has_images, save_images
 from vr_eval.report.samples import choose_samples
 from vr_eval.report.text import render_terminal
 
-__all__ = ["build", "choose_samples", "image_path", "render_terminal", "run_table", "save_image"]
+__all__ = ["build", "choose_samples", "has_images", "render_terminal", "run_table", "save_images"]

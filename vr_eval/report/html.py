@@ -78,7 +78,7 @@ def samples_json(samples: list[Sample], scores: Scores, definition: Definition, 
     several_seeds = any(len(row.cells) > 1 for row in scores.configurations)
     listed = []
     for sample in samples:
-        key, missing = album.add(sample.task, sample.cluster)
+        keys, missing = album.add(sample.task, sample.cluster)
         listed.append(
             {
                 "suite": sample.suite,
@@ -87,7 +87,7 @@ def samples_json(samples: list[Sample], scores: Scores, definition: Definition, 
                 "kind": sample.kind,
                 "question": sample.question,
                 "target": sample.target,
-                "image": key,
+                "images": keys,
                 "missing": missing,
                 "disagree": sample.disagree,
                 "failed": sample.failed,

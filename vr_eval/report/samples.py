@@ -13,6 +13,8 @@ from vr_eval.report.notation import visible
 from vr_eval.report.source import check_records
 
 PER_TASK = 48
+SAMPLES = 480
+"""So many images fit into a page's budget (`images.BUDGET_BYTES`) at the size at which text in them can be read."""
 ANSWERS = 20_000
 FAILED_SHARE = 1 / 8
 OTHER_SHARE = 1 / 8
@@ -58,9 +60,10 @@ class Choice:
 
 
 def samples_per_task(records: pd.DataFrame) -> int:
-    """``PER_TASK``, or fewer for runs of so many cells and tasks that the page would hold over ``ANSWERS`` answers."""
-    cells = max(records["cell_id"].nunique(), 1) * max(records["task"].nunique(), 1)
-    return max(1, min(PER_TASK, ANSWERS // cells))
+    """``PER_TASK``, or fewer for runs of so many cells and tasks that the page would hold over ``ANSWERS`` answers or
+    ``SAMPLES`` samples."""
+    cells, tasks = (max(records[name].nunique(), 1) for name in ("cell_id", "task"))
+    return max(1, min(PER_TASK, SAMPLES // tasks, ANSWERS // (cells * tasks)))
 
 
 def choose_samples(records: pd.DataFrame, per_task: int | None = None) -> list[tuple[str, int]]:

@@ -1,65 +1,65 @@
-"""The images that a report embeds, copied from the tasks' data into the run directory."""
+"""The images that a report embeds, as the tasks show them to a model, put into the run directory."""
 
 from __future__ import annotations
 
-import io
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import pyarrow.parquet as pq
-from PIL import Image
 
-from vr_eval.config.tasks import task_fields, task_files
-from vr_eval.report import choose_samples, image_path, save_image
+from vr_eval.errors import InputError
+from vr_eval.report import choose_samples, has_images, save_images
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vr_eval.adapters.lmms_tasks import LazyTask
 
 
-def keep_images(run_dir: Path, records: pd.DataFrame) -> None:
+def keep_images(run_dir: Path, records: pd.DataFrame, tasks: Mapping[str, LazyTask] | None = None) -> None:
     """Save the images of the samples that the report shows, those that are not there yet.
 
-    Only tasks on local parquet files are looked up; samples of others, and those whose image cannot be read, are shown
-    without one.
+    Samples whose image cannot be read are shown without one.
+
+    Args:
+        tasks: Tasks of the run that are loaded; None to load those that are needed (10 s), if any are.
+
+    Raises:
+        InputError: The disk is full.
     """
     clusters = records.drop_duplicates(["task", "doc_id"]).set_index(["task", "doc_id"])["cluster"]
-    wanted: dict[str, list[tuple[int, str]]] = {}
+    wanted: dict[tuple[str, str], int] = {}
     for task, doc in choose_samples(records):
         cluster = str(clusters.loc[(task, doc)])
-        if not image_path(run_dir, task, cluster).exists():
-            wanted.setdefault(task, []).append((doc, cluster))
-    for task, docs in wanted.items():
-        images = _column(task)
-        for doc, cluster in docs:
-            entry = images[doc] if doc < len(images) else None
-            if entry is None or image_path(run_dir, task, cluster).exists():
-                continue
-            try:
-                image = Image.open(io.BytesIO(entry["bytes"]))
-                image.load()
-            except (OSError, ValueError, SyntaxError, TypeError, KeyError):
-                continue
-            save_image(run_dir, task, cluster, image)
+        if not has_images(run_dir, task, cluster):
+            wanted.setdefault((task, cluster), doc)
+    if not wanted:
+        return
+    loaded = _load({task for task, _ in wanted}) if tasks is None else tasks
+    for (task, cluster), doc in wanted.items():
+        if task in loaded:
+            save_images(run_dir, task, cluster, _shown(loaded[task], doc))
 
 
-def _column(task: str) -> list[Any]:
-    """The image column of a task's test file; empty where the task has none."""
-    path = _test_file(task)
-    if path is None:
+def _load(names: set[str]) -> Mapping[str, LazyTask]:
+    """The tasks whose data is still there."""
+    from vr_eval.adapters.lmms_tasks import load_tasks
+
+    loaded: dict[str, LazyTask] = {}
+    for name in sorted(names):
+        try:
+            loaded |= load_tasks([name])
+        except InputError:  # the answers are there, so a report is made of them
+            continue
+    return loaded
+
+
+def _shown(task: LazyTask, doc: int) -> list[Image]:
+    """The images of question `doc`, upright, in reading order; none where one of them cannot be read."""
+    from vr_eval.models.reading import upright
+
+    try:
+        return [upright(image) for image in task.images_of(doc)]
+    except Exception:  # whatever a task's code or an image decoder raises: the question failed by it, and is shown so
         return []
-    table = pq.ParquetFile(path)
-    if "image" not in table.schema_arrow.names:
-        return []
-    entries: list[Any] = table.read(columns=["image"]).column("image").to_pylist()
-    return entries
-
-
-def _test_file(task: str) -> Path | None:
-    file = task_files().get(task)
-    if file is None:
-        return None
-    content = task_fields(file)
-    if content.get("dataset_path") != "parquet":
-        return None
-    files = (content.get("dataset_kwargs") or {}).get("data_files")
-    name = files.get(content.get("test_split")) if isinstance(files, dict) else files
-    path = file.parent / name if isinstance(name, str) else None
-    return path if path is not None and path.is_file() else None
