@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train the missing checkpoints of a grid, evaluate nothing")
     _add_grid(train)
     _add_device(train)
+    _add_spread(train)
     train.set_defaults(command=_train)
 
     bench = commands.add_parser("bench", help="measure what the cells of a grid cost: time, parameters, GFLOPs")
@@ -162,6 +163,18 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="NAME", default="auto", help="cpu, cuda, cuda:1, ... (default: auto)")
 
 
+def _add_spread(parser: argparse.ArgumentParser) -> None:
+    text = "torchrun --nproc-per-node N -m vr_eval train FILE: one batch for all processes, the same result"
+    spread = parser.add_argument_group("several processes, little memory", text)
+    spread.add_argument(
+        "--device-batch", metavar="N", type=_positive, help="samples at once per process (default: all of its share)"
+    )
+    spread.add_argument("--fsdp", action="store_true", help="spread weights and optimizer over the processes (FSDP2)")
+    spread.add_argument(
+        "--checkpoint-activations", action="store_true", help="compute activations twice instead of keeping them"
+    )
+
+
 def _add_loading(parser: argparse.ArgumentParser) -> None:
     loading = parser.add_argument_group("how weights are loaded", "default: as `vr-eval list backbones` says")
     loading.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
@@ -208,9 +221,11 @@ def _run(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     grid = _load(options)
+    from vr_eval.processes import Spread
     from vr_eval.runs.execute import train_grid
 
-    return train_grid(grid, device=options.device)
+    spread = Spread(options.device_batch, options.fsdp, options.checkpoint_activations)
+    return train_grid(grid, device=options.device, spread=spread)
 
 
 def _bench(options: argparse.Namespace) -> int:

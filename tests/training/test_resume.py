@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from vr_eval import cli
 from vr_eval.runs import store
 from vr_eval.training import cell as module
+from vr_eval.training import sources
 from vr_eval.training.data import collate
 from vr_eval.training.trainer import Stage
 
@@ -43,7 +44,7 @@ def train(root: Path, monkeypatch: pytest.MonkeyPatch, home: str, batches: int |
             raise KeyboardInterrupt
         return collate(rows, pad_token_id)
 
-    monkeypatch.setattr(module, "collate", counted)
+    monkeypatch.setattr(sources, "collate", counted)
     monkeypatch.setattr(module, "Stage", partial(Stage, save_every=4))
     return cli.main(["train", str(root / "resuming.yaml"), "--device", "cpu"])
 

@@ -40,6 +40,7 @@ class Grid:
         batch_size: Questions answered at once.
         source: The file, as the user named it.
         loading: How weights are loaded for the evaluation.
+        recipe_line: Line of the recipe in the file, if it has one.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Grid:
     batch_size: int
     source: str = dataclasses.field(compare=False)
     loading: Loading = dataclasses.field(default_factory=Loading)
+    recipe_line: int | None = dataclasses.field(default=None, compare=False)
 
     @property
     def run_dir(self) -> Path:
@@ -147,6 +149,7 @@ def load_grid(
         batch_size=file.batch_size,
         source=source,
         loading=dataclasses.replace(spec.loading, **(loading or {})),
+        recipe_line=root.entries["recipe"].line if "recipe" in root.entries else None,
     )
 
 

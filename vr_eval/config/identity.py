@@ -36,7 +36,7 @@ def checkpoint_identity(cell: Cell) -> dict[str, Any]:
         "weights": weights_hash(cell.spec),
         "methods": _methods(cell, trainable=True),
         "ratio": cell.ratio,
-        "recipe": None if cell.pretrained else _stated(cell.recipe),
+        "recipe": None if cell.pretrained else _recipe(cell.recipe),
         "data": cell.spec.data_version,
         "seed": cell.seed,
     }
@@ -86,6 +86,20 @@ def _methods(cell: Cell, *, trainable: bool) -> dict[str, Any]:
         for method in cell.methods
         if method.trainable == trainable
     }
+
+
+def _recipe(recipe: Recipe) -> dict[str, Any]:
+    """All that changes what is trained: data by their content and not by where they lie."""
+    stated = _stated(recipe)
+    for name in ("stage1_image_folder", "stage2_image_folder", "broken"):
+        stated.pop(name, None)
+    for stage in (1, 2):
+        data = recipe.data(stage)
+        if data is None:
+            stated.pop(f"stage{stage}_template", None)
+        else:
+            stated |= {f"stage{stage}_data": data.identity(), f"stage{stage}_template": data.template}
+    return stated
 
 
 def _stated(options: Options | Recipe) -> dict[str, Any]:

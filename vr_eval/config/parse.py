@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from pathlib import Path
 
 from vr_eval.config.document import Node, Problems, override, parse
 from vr_eval.config.fields import checked
@@ -14,6 +15,7 @@ from vr_eval.config.schema import NAME_PATTERN, GridFile, grid_keys
 from vr_eval.config.tasks import task_files
 from vr_eval.errors import nearest
 from vr_eval.models.backbones import BACKBONES, BackboneSpec
+from vr_eval.paths import resource
 
 # How many parts a key of --set has below its first: the rest is one key, dots and all (`grid.vision_remember.scope`).
 _LEVELS = {"grid": 1, "baseline": 1, "recipe": 1, "options": 2}
@@ -171,11 +173,16 @@ def _names(node: Node, key: str, spec: BackboneSpec | None, problems: Problems) 
 
 
 def _recipe(node: Node, problems: Problems) -> dict[str, object]:
+    """The keys of ``recipe``, on top of those of the file that it is ``from``."""
     names = [field.name for field in fields(Recipe)]
     if not isinstance(node.value, dict):
-        problems.add(node, "recipe", "must be a mapping", given=node.plain, allowed=", ".join(names))
+        problems.add(node, "recipe", "must be a mapping", given=node.plain, allowed=", ".join(("from", *names)))
     values: dict[str, object] = {}
     for name, item in node.entries.items():
+        if name == "from":
+            read = _recipe_file(item, problems)
+            values = (_recipe(read, problems) if read is not None else {}) | values
+            continue
         place = f"recipe.{name}"
         if name not in names:
             problems.add(item, place, "unknown key", allowed=", ".join(names), nearest=nearest(name, names))
@@ -184,4 +191,46 @@ def _recipe(node: Node, problems: Problems) -> dict[str, object]:
             values[name] = checked(Recipe, name, item.plain)
         except ValueError as error:
             problems.add(item, place, "this value does not fit", given=item.plain, allowed=str(error))
+            continue
+        if name.endswith(("_data", "_image_folder")) and values[name] is not None:
+            values[name] = _place(item, place, problems)
     return values
+
+
+def _recipe_file(node: Node, problems: Problems) -> Node | None:
+    """The mapping in the file that ``recipe.from`` names: one here, or a recipe that travels with the project."""
+    shipped = resource("ablations") / "recipes"
+    names = sorted(file.stem for file in shipped.glob("*.yaml"))
+    name = str(node.plain)
+    here = beside(node, name)
+    found = here if here.is_file() else shipped / f"{Path(name).stem}.yaml"
+    if not found.is_file():
+        allowed = f"a file, or one of {', '.join(names)}"
+        close = nearest(Path(name).stem, names)
+        problems.add(node, "recipe.from", "there is no such recipe", given=name, allowed=allowed, nearest=close)
+        return None
+    root = parse(found.read_text(encoding="utf-8"), str(found), problems)
+    if root is not None and "from" in root.entries:
+        problems.add(root.entries["from"], "from", "a recipe file stands on no other")
+        return None
+    return root
+
+
+def _place(node: Node, key: str, problems: Problems) -> str:
+    """Data or a folder of images: relative to the file that names it, else to the working directory, else a hub id."""
+    name = str(node.value)
+    path = beside(node, name)
+    if path.exists():
+        return str(path.resolve())
+    folder = key.endswith("_image_folder")
+    if folder or Path(name).suffix in (".json", ".jsonl", ".parquet") or name.startswith((".", "/", "~")):
+        hint = f"Looked for {path}." if str(path) != name else None
+        problems.add(node, key, f"there is no such {'folder' if folder else 'file or folder'}", given=name, hint=hint)
+    return name
+
+
+def beside(node: Node, name: str) -> Path:
+    """The path ``name`` as the file of ``node`` means it, or in the working directory where it is there alone."""
+    path = Path(name).expanduser()
+    near = Path(node.file).parent / path
+    return near if near.exists() or not path.exists() else path

@@ -15,6 +15,7 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
 from vr_eval.config.official import OFFICIAL
+from vr_eval.config.recipe import DATA
 from vr_eval.config.sizes import questions_of
 from vr_eval.errors import InputError, Problem
 from vr_eval.models.backbones import BACKBONES
@@ -125,9 +126,17 @@ class Plan:
                 f"{len(self.cells)} cells: {done} answered, {to_train} checkpoints to train "
                 f"({grid.recipe.steps} steps each)",
                 *self._questions(),
+                *(self._training_data() if to_train else ()),
                 self._estimate(),
             ]
         )
+
+    def _training_data(self) -> Iterator[str]:
+        """What the stages train on, where it is not the embedded suites."""
+        named = {stage: self.grid.recipe.data(stage) for stage in (1, 2)}
+        if any(named.values()):
+            own = [f"stage {stage} {'the embedded suites' if data is None else data}" for stage, data in named.items()]
+            yield f"training data: {', '.join(own)}"
 
     def _questions(self) -> Iterator[str]:
         """Where the number of questions comes from, if it is not the project's own."""
@@ -158,7 +167,7 @@ def plan_grid(grid: Grid, out: Path | None = None) -> Plan:
     """Plan a run of ``grid`` in the run directory ``out`` (default: ``grid.run_dir``).
 
     Raises:
-        InputError: ``out`` is a file, or a task of the grid has no definition.
+        InputError: ``out`` is a file, a task of the grid has no definition, or there is nothing to train a cell on.
     """
     run_dir = out or grid.run_dir
     if run_dir.exists() and not run_dir.is_dir():
@@ -171,7 +180,34 @@ def plan_grid(grid: Grid, out: Path | None = None) -> Plan:
         if one.checkpoint == "to train":
             training.add(one.checkpoint_id)
         planned.append(one)
+    if training:
+        check_training_data(grid)
     return Plan(grid, run_dir, tuple(planned))
+
+
+def check_training_data(grid: Grid) -> None:
+    """Whether cells of ``grid`` can be trained: only the embedded backbone has suites of its own to train on.
+
+    Raises:
+        InputError: its recipe names no data for a stage.
+    """
+    recipe = grid.recipe
+    if not BACKBONES[grid.backbone].sources:
+        return
+    missing = [
+        Problem(
+            f"no data to train {grid.backbone} on in stage {stage}",
+            file=grid.source,
+            line=grid.recipe_line,
+            key=f"recipe.stage{stage}_data",
+            allowed=DATA,
+            hint="`recipe: {from: llava_next, stage1_data: FILE, stage1_image_folder: DIR}` is LLaVA-NeXT's recipe.",
+        )
+        for stage, steps in ((1, recipe.stage1_steps), (2, recipe.stage2_steps))
+        if steps and recipe.data(stage) is None
+    ]
+    if missing:
+        raise InputError(missing)
 
 
 def _total(parts: Iterable[T | None]) -> T | None:

@@ -2,14 +2,74 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from vr_eval.config.fields import described
+
+TEMPLATES = ("chatml", "vicuna", "plain")
+DATA = "a LLaVA-format .json or .jsonl file, a .parquet file or folder of the datasets library, or a hub id ID@REVISION"
+_END = 65_536  # bytes
+
+
+@dataclass(frozen=True)
+class StageData:
+    """Where one stage's conversations come from and how they are written."""
+
+    name: str
+    image_folder: str | None
+    template: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_llava_file(self) -> bool:
+        """Whether it is a LLaVA-format file, and no source of the datasets library."""
+        return Path(self.name).suffix in (".json", ".jsonl")
+
+    def identity(self) -> str:
+        """Its content, wherever it lies: the hash of a file or of a folder's files, or the hub id with its revision.
+
+        Of a file in a folder, name, size and end are hashed: the end of a parquet file says what is where in it.
+        """
+        path = Path(self.name).expanduser()
+        if path.is_file():
+            status = path.stat()
+            return _hash_of(path, status.st_size, status.st_mtime_ns)
+        if path.is_dir():
+            listed = [(file, file.stat()) for file in sorted(path.rglob("*")) if file.is_file()]
+            files = tuple((file.relative_to(path).as_posix(), st.st_size, st.st_mtime_ns) for file, st in listed)
+            return _hash_of_ends(path, files)
+        return self.name if "@" in self.name else f"{self.name}@main"
+
+
+@lru_cache(maxsize=8)
+def _hash_of(path: Path, size: int, changed: int) -> str:
+    # Size and time are in the arguments only to notice a change; a plan asks once for each of its cells.
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _hash_of_ends(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, size, _ in files:
+        digest.update(f"{name}\0{size}\0".encode())
+        with (folder / name).open("rb") as file:
+            file.seek(max(size - _END, 0))
+            digest.update(file.read())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Two stages: first the method's new parameters alone, then those and the decoder, and the tower if it is to."""
+    """Two stages: first the method's new parameters alone, then those and the decoder, and the tower if it is to.
+
+    Without data of its own a stage trains on the embedded suites, which only the embedded backbone can.
+    """
 
     images: int = described(2500, "training images per suite", minimum=1, maximum=1_000_000)
     questions: int = described(4, "questions per image in one training sequence", minimum=1, maximum=64)
@@ -17,13 +77,44 @@ class Recipe:
     stage1_steps: int = described(160, "steps that train the method's new parameters alone", minimum=0)
     stage2_steps: int = described(160, "steps that train new parameters and decoder", minimum=0)
     batch_size: int = described(16, "images per training step", minimum=1, maximum=65_536)
+    stage1_batch_size: int | None = described(
+        None, "the same in stage 1; null: that of stage 2", minimum=1, maximum=65_536, later=True
+    )
     lr_projector: float = described(6e-3, "peak learning rate of the method's new parameters", above=0, maximum=1)
+    lr_projector_stage2: float | None = described(
+        None, "the same in stage 2; null: that of stage 1", above=0, maximum=1, later=True
+    )
     lr_decoder: float = described(3e-4, "peak learning rate of the decoder in stage 2", above=0, maximum=1)
     lr_tower: float = described(
         0.0, "peak learning rate of the vision tower in stage 2; 0: it stays frozen", minimum=0, maximum=1, later=True
     )
     warmup: float = described(0.03, "part of each stage that warms up; cosine decay after it", minimum=0, maximum=1)
     weight_decay: float = described(0.0, "decoupled weight decay (AdamW)", minimum=0, maximum=1)
+    stage1_data: str | None = described(None, f"conversations of stage 1, {DATA}", later=True)
+    stage1_image_folder: str | None = described(None, "folder that its image names are relative to", later=True)
+    stage1_template: str = described("plain", "how its conversations are written", choices=TEMPLATES, later=True)
+    stage2_data: str | None = described(None, f"conversations of stage 2, {DATA}", later=True)
+    stage2_image_folder: str | None = described(None, "folder that its image names are relative to", later=True)
+    stage2_template: str = described("chatml", "how its conversations are written", choices=TEMPLATES, later=True)
+    max_length: int = described(
+        4096, "tokens of one training sequence, those of its images included", minimum=1, later=True
+    )
+    broken: float = described(
+        0.01, "share of a stage's samples that may be broken and left out", minimum=0, maximum=1, later=True
+    )
+
+    def data(self, stage: int) -> StageData | None:
+        """What stage 1 or 2 trains on, or ``None``: the embedded suites."""
+        name = self.stage1_data if stage == 1 else self.stage2_data
+        if name is None:
+            return None
+        if stage == 1:
+            return StageData(name, self.stage1_image_folder, self.stage1_template)
+        return StageData(name, self.stage2_image_folder, self.stage2_template)
+
+    def batch(self, stage: int) -> int:
+        """Samples of one step of stage 1 or 2, of all processes together."""
+        return (self.stage1_batch_size if stage == 1 else None) or self.batch_size
 
     @property
     def steps(self) -> int:

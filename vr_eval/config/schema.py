@@ -72,8 +72,9 @@ class GridFile:
     )
     recipe: Mapping[str, object] = described(
         FrozenDict(),
-        "how cells are trained; each value is part of a cell's identity",
-        example="recipe: {stage2_steps: 50}",
+        "how cells are trained; each value is part of a cell's identity. `from` names a recipe file, on top of which "
+        "the other keys stand",
+        example="recipe: {from: llava_next, stage2_steps: 50}",
         default_note="the backbone's",
     )
     options: Mapping[str, Row] = described(

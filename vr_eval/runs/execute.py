@@ -16,8 +16,10 @@ from typing import Any
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
+from vr_eval.config.plan import check_training_data
 from vr_eval.errors import InputError, Problem, VrEvalError, sanitize_terminal
 from vr_eval.files import write_atomic
+from vr_eval.processes import ALONE, Spread, processes
 from vr_eval.runs.folder import ENVIRONMENT, GRID, LOCK, CellFolder, cell_folder, check_run_dir, grid_text
 from vr_eval.runs.lock import check_free, locked
 from vr_eval.runs.progress import Progress
@@ -43,6 +45,8 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
     check_run_dir(run_dir, grid)
     check_free(run_dir / LOCK)
     pending = [cell for cell in grid.cells if not _folder(run_dir, cell, grid).complete]
+    if any(find_checkpoint(cell) is None and not cell.pretrained for cell in pending):
+        check_training_data(grid)
     session = _session(grid, pending, device, batch_size or grid.batch_size) if pending else None
     with locked(run_dir / LOCK):
         check_run_dir(run_dir, grid)  # another run may have begun here meanwhile
@@ -62,16 +66,19 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
     return 1 if failed else 0
 
 
-def train_grid(grid: Grid, device: str = "auto") -> int:
+def train_grid(grid: Grid, device: str = "auto", spread: Spread = ALONE) -> int:
     """Train the checkpoints of `grid` that are missing; returns the exit code.
 
     Raises:
-        InputError: there is no such device, or the disk is full.
+        InputError: there is no such device, nothing to train on, or the disk is full.
+        Exception: whatever makes a cell fail that several processes train together; the others wait for this one.
     """
     missing = list({checkpoint_id(cell): cell for cell in grid.cells if find_checkpoint(cell) is None}.values())
     if not missing:
         Progress.say(f"all checkpoints of {grid.name} are there already")
         return 0
+    if any(not cell.pretrained for cell in missing):
+        check_training_data(grid)
     from vr_eval.runs.device import pick_device
 
     pick_device(device)
@@ -79,9 +86,11 @@ def train_grid(grid: Grid, device: str = "auto") -> int:
     failed = []
     for cell in missing:
         try:
-            path = train_missing(cell, progress.say, device)
+            path = train_missing(cell, progress.say, device, spread)
             progress.finished(f"{_name(cell, grid)}: trained, {path}")
         except Exception as error:  # one failing cell must not stop the others
+            if processes() > 1:
+                raise
             _stop_if_full(error)
             failed.append(_name(cell, grid))
             progress.finished(f"{failed[-1]}: FAILED: {_first_line(error)}")

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from vr_eval.config.plan import duration
 from vr_eval.errors import sanitize_terminal
+from vr_eval.processes import is_first_process
 
 
 class Progress:
@@ -24,8 +25,9 @@ class Progress:
 
     @staticmethod
     def say(text: str) -> None:
-        """One line, above a bar if there is one."""
-        tqdm.write(sanitize_terminal(text), file=sys.stderr)
+        """One line, above a bar if there is one; the first of several processes speaks for all."""
+        if is_first_process():
+            tqdm.write(sanitize_terminal(text), file=sys.stderr)
 
     @contextmanager
     def cell(self, label: str, questions: int) -> Iterator[Any]:

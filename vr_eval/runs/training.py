@@ -8,26 +8,39 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vr_eval.config.cell import Cell
-from vr_eval.runs.lock import waited_for
+from vr_eval.processes import ALONE, Spread, is_first_process, processes
+from vr_eval.runs.lock import locked, waited_for
 from vr_eval.runs.store import find_checkpoint, trained_checkpoint
 
 
-def train_missing(cell: Cell, say: Callable[[str], None], device: str = "auto") -> Path:
+def train_missing(cell: Cell, say: Callable[[str], None], device: str = "auto", spread: Spread = ALONE) -> Path:
     """Train the checkpoint of `cell`, unless another process just did; returns its folder.
 
     Raises:
-        VrEvalError: it cannot be trained.
+        VrEvalError: it cannot be trained, or processes that train together meet others that do.
     """
     folder = trained_checkpoint(cell)
+    if not is_first_process():  # the first one of those that train together holds the lock for all
+        _train(cell, folder, device, spread)
+        return folder
     lock = folder.with_name(f"{folder.name}.lock")
-    with waited_for(lock, lambda pid: say(f"{cell.label}: process {pid} trains this checkpoint; waiting for it")):
+
+    def waiting(pid: str) -> None:
+        say(f"{cell.label}: process {pid} trains this checkpoint; waiting for it")
+
+    # Of several processes, the others would already be training while the first one waits.
+    with locked(lock) if processes() > 1 else waited_for(lock, waiting):
         found = find_checkpoint(cell)
         if found is not None:
             return found
-        from vr_eval.training.cell import train_cell
-
         if not cell.pretrained:
             say(f"{cell.label}: training {cell.recipe.steps} steps")
-        with contextlib.redirect_stdout(sys.stderr):  # the trainer prints its log
-            train_cell(cell, folder, device)
+        _train(cell, folder, device, spread)
     return folder
+
+
+def _train(cell: Cell, folder: Path, device: str, spread: Spread) -> None:
+    from vr_eval.training.cell import train_cell
+
+    with contextlib.redirect_stdout(sys.stderr):  # the trainer prints its log
+        train_cell(cell, folder, device, spread)

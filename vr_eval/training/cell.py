@@ -5,21 +5,21 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from functools import partial
 from pathlib import Path
 
 from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id, checkpoint_identity
+from vr_eval.files import write_atomic
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import save_checkpoint, save_reference
-from vr_eval.training.data import collate
-from vr_eval.training.pixels import on_pixels
-from vr_eval.training.sources import conversations
-from vr_eval.training.stages import describe, stages_of
-from vr_eval.training.trainer import Group, Stage, fit
+from vr_eval.models.lvlm import LVLM
+from vr_eval.processes import ALONE, Spread, is_first_process
+from vr_eval.training.sources import samples_of
+from vr_eval.training.stages import CellStage, describe, stages_of
+from vr_eval.training.trainer import Group, Stage, fit, load_trained
 
 
-def train_cell(cell: Cell, folder: Path, device: str = "auto") -> None:
+def train_cell(cell: Cell, folder: Path, device: str = "auto", spread: Spread = ALONE) -> None:
     """Train `cell` and write its checkpoint to `folder`; an interrupted training continues where it saved last.
 
     Prints what each stage trains, and how fast.
@@ -35,28 +35,46 @@ def train_cell(cell: Cell, folder: Path, device: str = "auto") -> None:
     cell = dataclasses.replace(cell, pruning="none", options=options)
     about = {"checkpoint_id": checkpoint_id(cell), "identity": checkpoint_identity(cell), "label": cell.label}
     if cell.pretrained and cell.spec.checkpoint is not None:
-        save_reference(cell.spec.checkpoint, folder, about)
+        if is_first_process():
+            save_reference(cell.spec.checkpoint, folder, about)
         return
     model, processor = build_lvlm(cell)
     recipe = cell.recipe
-    dataset = conversations(cell, model, processor)
-    batches = partial(collate, pad_token_id=processor.tokenizer.pad_token_id)
     work = folder.with_name(f"{folder.name}.training")
-    stages = stages_of(cell, model)
-    print(f"{cell.label}, seed {cell.seed}\n{describe(stages)}", flush=True)
+    stages = _stages(cell, model)
+    # Looked at before anything is trained: what is wrong with the data of stage 2 is known before stage 1.
+    samples = samples_of(cell, stages, model, processor)
+    if is_first_process():
+        print(f"{cell.label}, seed {cell.seed}\n{describe(stages)}", flush=True)
     logs = {}
-    for part in stages:
-        stage = Stage(part.name, part.steps, recipe.batch_size, recipe.warmup, recipe.weight_decay)
+    for number in range(len(stages)):
+        part = stages[number]
+        stage = Stage(part.name, part.steps, recipe.batch(part.number), recipe.warmup, recipe.weight_decay)
         groups = [Group(trained.parameters, trained.lr) for trained in part.trained]
-        # Features that are kept are those of a frozen tower.
-        data = on_pixels(dataset, cell, processor.image_processor) if part.needs_pixels else dataset
-        logs[part.name] = fit(model, data, batches, stage, groups, work / part.name, cell.seed, device)
+        own, out = samples[part.name], work / part.name
+        logs[part.name] = fit(
+            model, own.dataset, own.collate, stage, groups, out, cell.seed, device, own.lengths, spread
+        )
+        if spread.sharded:
+            model, processor = build_lvlm(cell)
+            load_trained(model, stage, out)
+            stages = _stages(cell, model)
+    if not is_first_process():
+        return
     manifest = {
         **about,
         "recipe": dataclasses.asdict(recipe),
         "final_loss": {name: log[-1]["loss"] for name, log in logs.items() if log},
         "loss": {name: [[int(entry["step"]), entry["loss"]] for entry in log] for name, log in logs.items()},
         "train_seconds": round(time.monotonic() - started, 1),
+        **({"data": found} if (found := {name: own.about for name, own in samples.items() if own.about}) else {}),
     }
+    for name, own in samples.items():
+        if own.broken is not None:
+            write_atomic(folder / f"{name}.broken.csv", own.broken)
     save_checkpoint(model, processor, folder, manifest)
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _stages(cell: Cell, model: LVLM) -> list[CellStage]:
+    return [stage for stage in stages_of(cell, model) if stage.steps]

@@ -76,18 +76,23 @@ def collate(samples: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, T
     They are vision features ``(B, G*G, L, D)``, or pixels ``(B, 3, height, width)`` where samples hold those.
     """
 
-    def padded(name: str, fill: int) -> Tensor:
-        return pad_sequence([torch.tensor(s[name]) for s in samples], batch_first=True, padding_value=fill)
-
     if "pixel_values" in samples[0]:
         images = {"pixel_values": torch.stack([s["pixel_values"] for s in samples]).float()}
     else:
         images = {"vision_features": torch.from_numpy(np.stack([s["features"] for s in samples])).float()}
+    return {**padded(samples, pad_token_id), **images}
+
+
+def padded(samples: Sequence[dict[str, Any]], pad_token_id: int) -> dict[str, Tensor]:
+    """Token ids, attention mask and labels ``(B, S)`` of samples, filled up on the right."""
+
+    def filled(name: str, fill: int) -> Tensor:
+        return pad_sequence([torch.tensor(s[name]) for s in samples], batch_first=True, padding_value=fill)
+
     lengths = torch.tensor([len(s["input_ids"]) for s in samples])
-    ids = padded("input_ids", pad_token_id)
+    ids = filled("input_ids", pad_token_id)
     return {
         "input_ids": ids,
         "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long(),
-        "labels": padded("labels", IGNORE),
-        **images,
+        "labels": filled("labels", IGNORE),
     }

@@ -78,7 +78,8 @@ def describe(stages: Sequence[CellStage]) -> str:
 
 
 def _parts(cell: Cell, model: LVLM, stage: int, lr_decoder: float, lr_tower: float) -> tuple[Part, ...]:
-    lr = cell.recipe.lr_projector
+    recipe = cell.recipe
+    lr = recipe.lr_projector if stage == 1 else recipe.lr_projector_stage2 or recipe.lr_projector
     parts = []
     for name, module in ((cell.projector, model.projector), (cell.refusion, model.refusion)):
         if name != NONE and module is not None:

@@ -24,8 +24,18 @@ LLAVA_NEXT_QWEN2_0_5B = BackboneSpec(
     suites=SUITES,
     features=frozenset(FEATURES),
     data_version="llava-next-data-1",
-    # LLaVA-NeXT's: one epoch of 558 thousand and one of 779 thousand samples.
-    recipe=Recipe(stage1_steps=4361, stage2_steps=6089, batch_size=128, lr_projector=1e-3, lr_decoder=1e-5),
+    # ablations/recipes/llava_next.yaml, which says where each value comes from.
+    recipe=Recipe(
+        stage1_steps=2180,
+        stage2_steps=6088,
+        stage1_batch_size=256,
+        batch_size=128,
+        lr_projector=1e-3,
+        lr_projector_stage2=1e-5,
+        lr_decoder=1e-5,
+        lr_tower=2e-6,
+        stage2_data="lmms-lab/LLaVA-NeXT-Data",
+    ),
     loading=Loading(dtype="bfloat16"),
     train_seconds_per_step=None,
     eval_ms_per_question=None,
