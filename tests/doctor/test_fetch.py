@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -15,17 +16,21 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
 
+from tests.doctor.fake_hub import fake_hub
 from vr_eval import cli
 from vr_eval.config.grid import Grid, load_grid
+from vr_eval.doctor import disk as disks
 from vr_eval.doctor import examine as examining
 from vr_eval.doctor import fetch as fetching
 from vr_eval.doctor import hub as hubs
+from vr_eval.doctor.disk import space_needed
 from vr_eval.doctor.examine import examine
 from vr_eval.doctor.fetch import fetch_grid
 from vr_eval.doctor.hub import Hub, chosen, in_time, look
-from vr_eval.doctor.needs import Need
+from vr_eval.doctor.needs import Need, _weights_bytes
 from vr_eval.doctor.notation import bytes_text
 from vr_eval.errors import InputError
+from vr_eval.models.spec import Source
 
 DATA = Need("dataset", "someone/data", "en", ("mme",))
 MODEL = Need("weights", "someone/model", "main", ("llava",))
@@ -98,6 +103,67 @@ def test_one_failure_does_not_stop_the_others(
         fetch_grid(grid, lambda text: None)
     assert downloads == [MODEL]
     assert [problem.file for problem in caught.value.problems] == [DATA.label]
+
+
+@pytest.mark.parametrize("error", [lambda: hub_error(GatedRepoError), lambda: full()], ids=["gated", "full"])
+def test_what_the_user_can_mend_is_exit_code_2_without_a_traceback(
+    downloads: list[Need],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Callable[[], Exception],
+) -> None:
+    monkeypatch.setattr(fetching, "_download", failing(error, DATA, downloads))
+    assert cli.main(["fetch", "projectors"]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "log in with `hf auth login` or set HF_TOKEN" in said or "set HF_HOME to a folder on a larger disk" in said
+
+
+def test_files_that_are_there_are_not_downloaded_again(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = {"config.json": b"{}", "model-1.safetensors": b"x" * 70_000, "model-2.safetensors": b"y" * 5}
+    files["model.safetensors.index.json"] = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
+    source = Source(MODEL.name)
+    with fake_hub(MODEL.name, files) as hub:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        need = dataclasses.replace(MODEL, bytes=_weights_bytes(source))
+        monkeypatch.setattr(fetching, "needs_of", lambda grid: [need])
+        hub.broken = {"model-2.safetensors"}
+        with pytest.raises(InputError, match="cannot be fetched"):
+            fetch_grid(grid, lambda text: None)
+        assert _weights_bytes(source) is None
+        hub.broken = set()
+        said: list[str] = []
+        assert fetch_grid(grid, said.append) == 0
+        assert said[0] == "[1/1] weights someone/model (70.1 kB)"
+        assert sorted(hub.sent) == sorted(files)  # each of them once
+        assert _weights_bytes(source) == sum(map(len, files.values()))
+
+
+def test_data_and_models_may_lie_on_different_disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    models, data = tmp_path / "models", tmp_path / "data"
+    data.mkdir()
+    models.mkdir()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(models))
+    monkeypatch.setattr(disks, "data_cache", lambda: data)
+    (one,) = space_needed({DATA: 10, MODEL: 100, HERE: None})
+    assert (one.folder, one.wanted) == (models, 10 + 100 + 10)
+    number = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda self, **how: _Disk(1 if self == data else number(self, **how).st_dev))
+    assert [(place.folder, place.wanted) for place in space_needed({DATA: 10, MODEL: 100})] == [
+        (models, 110),
+        (data, 10),
+    ]
+
+
+class _Disk:
+    def __init__(self, number: int) -> None:
+        self.st_dev = number
 
 
 def test_a_disk_that_fills_up_ends_it_with_one_message(

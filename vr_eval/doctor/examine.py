@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from vr_eval.adapters.data import data_cache
 from vr_eval.config.grid import Grid
-from vr_eval.doctor.fetch import existing
+from vr_eval.doctor.disk import existing, space_needed
 from vr_eval.doctor.hub import Hub, look, size_of
 from vr_eval.doctor.needs import Need, all_needs, needs_of
 from vr_eval.doctor.notation import bytes_text
@@ -34,7 +34,7 @@ def examine(grid: Grid | None = None) -> tuple[str, int]:
     sizes = {need: size_of(need) for need in needs if ask and not need.cached}
     missing = [need for need in needs if not need.cached]
     wanted, unknown = sum(size or 0 for size in sizes.values()), any(size is None for size in sizes.values())
-    free = shutil.disk_usage(existing(Path(constants.HF_HOME))).free
+    full = [place for place in space_needed(sizes) if place.wanted > place.free]
     lines = [*_machine(), "", *_disks(), "", *_hub(hub), ""]
     lines += [f"{grid.name} needs from the hub" if grid else "of all suites and backbones in the cache", *_needs(needs)]
     code = 0
@@ -43,13 +43,16 @@ def examine(grid: Grid | None = None) -> tuple[str, int]:
         if not missing:
             lines += [f"{grid.name} can run without network"]
         else:
-            code = int(hub.state != "reached" or wanted > free)
+            code = int(hub.state != "reached" or bool(full))
             size = bytes_text(None) if not sizes else f"{'at least ' if unknown else ''}{bytes_text(wanted)}"
             lines += [
                 f"to fetch: {len(missing)} of {len(needs)}, {size}; `vr-eval fetch` with the same arguments does it"
             ]
-            if wanted > free:
-                lines += [f"the disk has only {bytes_text(free)} left: free some, or set HF_HOME to a larger one"]
+            lines += [
+                f"the disk of {place.folder} has {bytes_text(place.free)} left, and this takes about "
+                f"{bytes_text(place.wanted)}: free some, or set HF_HOME to a folder on a larger disk"
+                for place in full
+            ]
             if hub.state != "reached":
                 lines += [f"the hub {HUB_STATES[hub.state]}, so this machine cannot: {hub.reason}"]
     return "\n".join(lines), code

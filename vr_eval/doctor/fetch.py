@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import datasets
 from huggingface_hub import constants, get_token, snapshot_download
@@ -14,6 +12,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 
 from vr_eval.adapters.data import data_cache
 from vr_eval.config.grid import Grid
+from vr_eval.doctor.disk import space_needed
 from vr_eval.doctor.hub import Hub, files_of, look, size_of
 from vr_eval.doctor.needs import Need, needs_of
 from vr_eval.doctor.notation import bytes_text
@@ -29,7 +28,8 @@ class HubError(VrEvalError):
 def fetch_grid(grid: Grid, say: Say) -> int:
     """Download the datasets and weights of `grid` that are not cached yet; returns the exit code.
 
-    What was downloaded is kept whatever happens, and files that were begun are continued.
+    Every whole file that was downloaded is kept whatever happens, and not downloaded again; one that was cut off begins
+    anew, as the hub's library keeps no parts.
 
     Raises:
         InputError: the disk is too small or full, there is to be no network, or something cannot be had (all of it).
@@ -77,19 +77,17 @@ def _check_hub(hub: Hub, missing: Sequence[Need]) -> None:
 
 
 def _check_disk(missing: Sequence[Need], sizes: Sequence[int | None]) -> None:
-    """Data are unpacked beside their download, and take about as much again (ours: an estimate, not a measurement)."""
-    wanted = sum((size or 0) * (2 if need.kind == "dataset" else 1) for need, size in zip(missing, sizes, strict=True))
-    place = existing(Path(constants.HF_HOME))
-    free = shutil.disk_usage(place).free
-    if wanted > free:
-        message = f"the disk has {bytes_text(free)} left, and this takes about {bytes_text(wanted)}"
-        hint = "Free some space, or set HF_HOME to a folder on a larger disk."
-        raise InputError(Problem(message, file=str(place), hint=hint))
-
-
-def existing(folder: Path) -> Path:
-    """`folder`, or the nearest one above it that is there."""
-    return next(path for path in (folder, *folder.parents) if path.exists())
+    problems = [
+        Problem(
+            f"the disk has {bytes_text(place.free)} left, and this takes about {bytes_text(place.wanted)}",
+            file=str(place.folder),
+            hint="Free some space, or set HF_HOME to a folder on a larger disk.",
+        )
+        for place in space_needed(dict(zip(missing, sizes, strict=True)))
+        if place.wanted > place.free
+    ]
+    if problems:
+        raise InputError(problems)
 
 
 @contextmanager
