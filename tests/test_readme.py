@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from vr_eval.cli import _parser
+from vr_eval.config.grid import load_grid
 from vr_eval.config.schema import document_keys
 from vr_eval.methods.registry import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^ {4,}(?:\S+ )?vr-eval (.+?)(?: {2,}#.*)?$", README, re.MULTILINE)
+PLACEHOLDERS = {"FILE": "projectors", "DIR": "runs/x", "tokenpacker|deepstack|cambrian": "cambrian"}
 
 
 def test_every_key_is_documented_in_the_programs_own_words() -> None:
@@ -30,3 +36,19 @@ def test_every_number_is_that_of_the_committed_report(grid: str) -> None:
     assert len(rows) > 5
     for row in rows:
         assert row in README
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_one(command: str) -> None:
+    words = [PLACEHOLDERS.get(word, word) for word in shlex.split(command)]
+    assert callable(_parser().parse_args(words).command)
+
+
+def test_the_grid_that_goes_to_the_cluster_trains_nothing(tmp_path: Path) -> None:
+    text = README.split("## From laptop to cluster")[1].split("1. **Install**")[0]
+    lines = [line.removeprefix("    ") for line in text.splitlines() if line.startswith("    ")]
+    (tmp_path / "fastv_llava.yaml").write_text("\n".join(lines))
+    grid = load_grid(tmp_path / "fastv_llava.yaml")
+    assert all(cell.pretrained for cell in grid.cells)
+    assert [grid.is_baseline(cell) for cell in grid.cells] == [True, False]
+    assert grid.suites == ("ocr", "chart", "doc")
