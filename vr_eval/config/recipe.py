@@ -78,11 +78,11 @@ class Recipe:
     stage2_steps: int = described(160, "steps that train new parameters and decoder", minimum=0)
     batch_size: int = described(16, "images per training step", minimum=1, maximum=65_536)
     stage1_batch_size: int | None = described(
-        None, "the same in stage 1; null: that of stage 2", minimum=1, maximum=65_536, later=True
+        None, "the same in stage 1", minimum=1, maximum=65_536, later=True, default_note="batch_size"
     )
     lr_projector: float = described(6e-3, "peak learning rate of the method's new parameters", above=0, maximum=1)
     lr_projector_stage2: float | None = described(
-        None, "the same in stage 2; null: that of stage 1", above=0, maximum=1, later=True
+        None, "the same in stage 2", above=0, maximum=1, later=True, default_note="lr_projector"
     )
     lr_decoder: float = described(3e-4, "peak learning rate of the decoder in stage 2", above=0, maximum=1)
     lr_tower: float = described(
@@ -90,11 +90,19 @@ class Recipe:
     )
     warmup: float = described(0.03, "part of each stage that warms up; cosine decay after it", minimum=0, maximum=1)
     weight_decay: float = described(0.0, "decoupled weight decay (AdamW)", minimum=0, maximum=1)
-    stage1_data: str | None = described(None, f"conversations of stage 1, {DATA}", later=True)
-    stage1_image_folder: str | None = described(None, "folder that its image names are relative to", later=True)
+    stage1_data: str | None = described(
+        None, f"conversations of stage 1: {DATA}", later=True, default_note="the embedded suites"
+    )
+    stage1_image_folder: str | None = described(
+        None, "folder that its image names are relative to", later=True, default_note="the data's own"
+    )
     stage1_template: str = described("plain", "how its conversations are written", choices=TEMPLATES, later=True)
-    stage2_data: str | None = described(None, f"conversations of stage 2, {DATA}", later=True)
-    stage2_image_folder: str | None = described(None, "folder that its image names are relative to", later=True)
+    stage2_data: str | None = described(
+        None, f"conversations of stage 2: {DATA}", later=True, default_note="the embedded suites"
+    )
+    stage2_image_folder: str | None = described(
+        None, "folder that its image names are relative to", later=True, default_note="the data's own"
+    )
     stage2_template: str = described("chatml", "how its conversations are written", choices=TEMPLATES, later=True)
     max_length: int = described(
         4096, "tokens of one training sequence, those of its images included", minimum=1, later=True

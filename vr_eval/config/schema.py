@@ -72,9 +72,8 @@ class GridFile:
     )
     recipe: Mapping[str, object] = described(
         FrozenDict(),
-        "how cells are trained; each value is part of a cell's identity. `from` names a recipe file, on top of which "
-        "the other keys stand",
-        example="recipe: {from: llava_next, stage2_steps: 50}",
+        "how cells are trained; each value is part of a cell's identity",
+        example="recipe: {stage2_steps: 50}",
         default_note="the backbone's",
     )
     options: Mapping[str, Row] = described(
@@ -111,6 +110,9 @@ ROW_KEYS: Mapping[str, FieldInfo] = FrozenDict(
 """Keys of ``grid`` (with lists of values) and of the rows of ``cells``, ``exclude`` and ``baseline``."""
 
 
+_FROM = FieldInfo("a file of these keys, or the name of one that comes with the project; keys beside it win over it")
+
+
 def grid_keys() -> tuple[str, ...]:
     """Top-level keys of a grid file."""
     return tuple(field.name for field in dataclasses.fields(GridFile))
@@ -125,6 +127,7 @@ def document_keys(width: int = 100) -> str:
     for name, info in ROW_KEYS.items():
         lines += _entry(name, info, info.default_note, "", width)
     lines += ["", "Keys of recipe:", ""]
+    lines += _entry("from", _FROM, "none", "", width)
     for field in dataclasses.fields(Recipe):
         lines += _entry(field.name, info_of(field), _default(field), allowed_of(Recipe, field.name), width)
     return "\n".join(lines)
