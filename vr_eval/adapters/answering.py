@@ -26,7 +26,7 @@ from vr_eval.errors import VrEvalError
 from vr_eval.measure.timing import finish
 from vr_eval.models.features import FeatureStore, ImageEncoder, size_of
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.processor import Processor
+from vr_eval.models.processor import Processor, image_text
 from vr_eval.models.reading import upright
 from vr_eval.models.tiles import BASE_ONLY
 
@@ -213,7 +213,7 @@ def prepare(messages: Messages, processor: Processor, model: LVLM) -> Prepared:
     sizes = model.shown_sizes([BASE_ONLY if image is None else size_of(image) for image in images])
     first, *rest = text.split(marker)
     counted = zip(model.image_tokens(sizes), rest, strict=True)
-    expanded = first + "".join(marker * count + part for count, part in counted)
+    expanded = first + "".join(image_text(tokenizer, count) + part for count, part in counted)
     # Llama's sequences begin with a token of their own, which not every template writes.
     begun = bool(tokenizer.bos_token) and expanded.startswith(tokenizer.bos_token)
     return Prepared(tokenizer(expanded, add_special_tokens=not begun)["input_ids"], images)

@@ -67,8 +67,10 @@ class Cell:
     @property
     def pretrained(self) -> bool:
         """Whether the backbone's checkpoint is this cell's already: nothing is put into it that would be trained."""
-        new = self.refusion != NONE or self.projector != "mlp" or "mlp" in self.options
-        return self.spec.checkpoint is not None and not new
+        spec = self.spec
+        own = (self.projector, self.ratio) == (spec.own_projector, spec.own_ratio)
+        new = not own or self.refusion != NONE or self.projector in self.options
+        return spec.checkpoint is not None and not new
 
     @property
     def methods(self) -> tuple[MethodSpec, ...]:

@@ -29,7 +29,7 @@ def example(model: LVLM, text_tokens: int = PROMPT_TOKENS, batch: int = 1, seed:
     config = model.config
     text = torch.randint(0, config.text_config.vocab_size - 1, (batch, text_tokens), generator=generator)
     text += (text >= config.image_token_id).long()  # any token but the image's
-    side = config.vision_config.image_size
+    side = config.image_px
     size = (TILED_SIDES * side, TILED_SIDES * side)
     tiles = 1 if config.tiles is None else place(config.tiles, size, side, model.grid // config.shapes.stride).tiles
     image = torch.full((batch, *model.image_tokens([size])), config.image_token_id)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoImageProcessor,
     AutoModel,
@@ -20,6 +21,7 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.errors import InputError, Problem
 from vr_eval.models.config import LVLMConfig
+from vr_eval.models.hd import HDProcessor, mark_ids
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor, fitted, lvlm_processor
 from vr_eval.models.spec import Loading
@@ -78,7 +80,7 @@ def set_pruning(model: LVLM, cell: Cell) -> None:
 def build_lvlm(cell: Cell, weights: Path | None = None, loading: Loading | None = None) -> tuple[LVLM, Processor]:
     """The untrained model of `cell`, its methods initialised from `cell.seed`, and its processor.
 
-    On a whole checkpoint, the projector starts from the checkpoint's MLP where it has one like it.
+    On a whole checkpoint, the projector starts from the checkpoint's, or from its MLP, where it has one like it.
 
     Raises:
         InputError: the backbone's weights are not there, cannot be read, or are of other sizes than it states.
@@ -110,7 +112,8 @@ def _on_loaded_parts(cell: Cell, loading: Loading | None) -> tuple[LVLM, Process
         tower, decoder = base.vision_tower, base.language_model
     else:
         tower, decoder, processor = load_parts(spec, loading)
-    config = lvlm_config(cell, tower, decoder, processor.image_token_id)
+    own = {"mark_token_ids": mark_ids(processor.tokenizer)} if isinstance(processor, HDProcessor) else {}
+    config = lvlm_config(cell, tower, decoder, processor.image_token_id, **own)
     check_sizes(spec, config if base is None else base.config, spec.sources[-1])
     set_seed(cell.seed)
     model = LVLM(config, tower, decoder)
@@ -121,12 +124,16 @@ def _on_loaded_parts(cell: Cell, loading: Loading | None) -> tuple[LVLM, Process
 
 
 def _start_from(model: LVLM, base: LVLM) -> None:
-    """Take over what `base` learned that `model` has too: the MLP on patches, and the newline."""
+    """Take over what `base` learned that `model` has too: its projector, or the MLP on patches, and the newline."""
     if model.image_newline is not None and base.image_newline is not None:
         model.image_newline = base.image_newline
-    learned, mlp = base.projector.patch_mlp(), model.projector.patch_mlp()
-    if learned is None or mlp is None:
+    learned: nn.Module | None
+    own: nn.Module | None
+    learned, own = base.projector, model.projector
+    if (base.config.projector, base.config.ratio) != (model.config.projector, model.config.ratio):
+        learned, own = base.projector.patch_mlp(), model.projector.patch_mlp()
+    if learned is None or own is None:
         return
-    shapes = [{name: value.shape for name, value in part.state_dict().items()} for part in (learned, mlp)]
+    shapes = [{name: value.shape for name, value in part.state_dict().items()} for part in (learned, own)]
     if shapes[0] == shapes[1]:
-        mlp.load_state_dict(learned.state_dict())
+        own.load_state_dict(learned.state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isqrt
 from typing import Any, ClassVar
 
@@ -30,12 +31,14 @@ class LVLMConfig(PreTrainedConfig):
         select_layer: int = -2,
         tiling: dict[str, Any] | None = None,
         image_token_id: int = 0,
+        mark_token_ids: list[int] | None = None,
         backbone: str = "",
         checkpoint_id: str = "",
         **kwargs: Any,
     ) -> None:
         """Options maps a method's name to its options; `select_layer` counts hidden states, negative from the end;
-        `tiling` holds the fields of a `Tiling`."""
+        `tiling` holds the fields of a `Tiling`; `mark_token_ids` are the decoder's tokens that end a row of tiles and
+        separate them, where a scheme uses such."""
         self.vision_config = _sub_config(vision_config, "clip_vision_model")
         self.text_config = _sub_config(text_config, "qwen2")
         self.projector, self.refusion, self.pruning = projector, refusion, pruning
@@ -44,6 +47,7 @@ class LVLMConfig(PreTrainedConfig):
         self.select_layer = select_layer
         self.tiling = tiling
         self.image_token_id = image_token_id
+        self.mark_token_ids = mark_token_ids
         self.backbone = backbone
         self.checkpoint_id = checkpoint_id
         kwargs.setdefault("tie_word_embeddings", getattr(self.text_config, "tie_word_embeddings", False))
@@ -71,12 +75,17 @@ class LVLMConfig(PreTrainedConfig):
         return Tiling(**{**self.tiling, "pinpoints": pinpoints})
 
     @property
+    def image_px(self) -> int:
+        """Pixels along one side of what the vision tower takes: an image, or a tile."""
+        return side_of(self.vision_config.image_size)
+
+    @property
     def shapes(self) -> Shapes:
         """The sizes that methods are built from."""
         vision, text = self.vision_config, self.text_config
         depth = vision.num_hidden_layers
         return Shapes(
-            grid=vision.image_size // vision.patch_size,
+            grid=side_of(vision.image_size) // side_of(vision.patch_size),
             tower_width=vision.hidden_size,
             tower_depth=depth,
             select_layer=self.select_layer if self.select_layer >= 0 else depth + 1 + self.select_layer,
@@ -84,6 +93,11 @@ class LVLMConfig(PreTrainedConfig):
             decoder_depth=text.num_hidden_layers,
             stride=isqrt(self.ratio),
         )
+
+
+def side_of(size: int | Sequence[int]) -> int:
+    """One side of a square, which some towers' configurations give as height and width."""
+    return size if isinstance(size, int) else size[0]
 
 
 def _sub_config(value: PreTrainedConfig | dict[str, Any] | None, default: str) -> PreTrainedConfig:

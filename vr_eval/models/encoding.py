@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from vr_eval.methods.deepstack import sample_stacks, stitch
 from vr_eval.methods.levels import CropLevel, Level, StackedLevel, split
+from vr_eval.models.config import side_of
 
 
 def encode(tower: PreTrainedModel, pixels: Tensor, levels: Sequence[Level]) -> list[Tensor]:
@@ -26,7 +27,7 @@ def encode(tower: PreTrainedModel, pixels: Tensor, levels: Sequence[Level]) -> l
     which others are asked for.
 
     Args:
-        tower: a Hugging Face vision model with `encoder.layers`, of square images.
+        tower: a Hugging Face vision model with an `encoder`, of square images.
         pixels: ``(M, 3, height, width)``, of the tower's size; larger ones only where crops are asked for.
         levels: which hidden states.
 
@@ -38,9 +39,10 @@ def encode(tower: PreTrainedModel, pixels: Tensor, levels: Sequence[Level]) -> l
     """
     views = list(dict.fromkeys(split(level)[0] for level in levels))
     # Where only the plain image is asked for, the tower itself refuses another size.
-    plain = pixels if views == [None] else resized(pixels, tower.config.image_size)
+    size = side_of(tower.config.image_size)
+    plain = pixels if views == [None] else resized(pixels, size)
     # Enlarged once for all crops that are cut from it.
-    enlarged = {side: resized(pixels, side * tower.config.image_size) for side in {v.side for v in views if v}}
+    enlarged = {side: resized(pixels, side * size) for side in {v.side for v in views if v}}
     found: dict[Level, Tensor] = {}
     for view in views:
         states = _through(tower, enlarged, plain, view)
@@ -55,11 +57,10 @@ def _through(
     if view is None:
         return hidden_states(tower, plain)
     if isinstance(view, CropLevel):
-        return hidden_states(
-            tower, crop(enlarged[view.side], view.side, view.row, view.column, tower.config.image_size)
-        )
+        size = side_of(tower.config.image_size)
+        return hidden_states(tower, crop(enlarged[view.side], view.side, view.row, view.column, size))
     stacks = tower_stacks(tower, enlarged[view.side], view.side, view.start)
-    with added(tower.encoder.layers, {view.start + j * view.interval: stack for j, stack in enumerate(stacks)}):
+    with added(layers_of(tower), {view.start + j * view.interval: stack for j, stack in enumerate(stacks)}):
         return hidden_states(tower, plain)
 
 
@@ -71,7 +72,7 @@ def hidden_states(tower: PreTrainedModel, pixels: Tensor, interpolate: bool = Fa
     # Said only where it is needed: not every tower can interpolate.
     positions = {"interpolate_pos_encoding": True} if interpolate else {}
     out = tower(pixels.to(tower.dtype), output_hidden_states=True, **positions)
-    cells = (pixels.shape[-1] // tower.config.patch_size) ** 2
+    cells = (pixels.shape[-1] // side_of(tower.config.patch_size)) ** 2
     return [hidden[:, -cells:] for hidden in out.hidden_states]
 
 
@@ -101,8 +102,16 @@ def resized(pixels: Tensor, size: int) -> Tensor:
 def tower_stacks(tower: PreTrainedModel, pixels: Tensor, side: int, start: int) -> Tensor:
     """The stacks ``(side**2, M, G*G, D)`` of DeepStack-V: 2d sampling of hidden state `start` of the crops."""
     places = [(row, column) for row in range(side) for column in range(side)]
-    crops = [hidden_states(tower, crop(pixels, side, *place, tower.config.image_size))[start] for place in places]
+    size = side_of(tower.config.image_size)
+    crops = [hidden_states(tower, crop(pixels, side, *place, size))[start] for place in places]
     return sample_stacks(stitch(torch.stack(crops, dim=1), side, side), side, side)
+
+
+def layers_of(tower: PreTrainedModel) -> nn.ModuleList:
+    """The layers of a tower, which InternVL's calls by another name."""
+    encoder: Any = tower.encoder
+    layers: nn.ModuleList = encoder.layers if hasattr(encoder, "layers") else encoder.layer
+    return layers
 
 
 @contextmanager

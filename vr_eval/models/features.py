@@ -124,10 +124,7 @@ class ImageEncoder:
         # What other cells read, they read of the whole image; all that downsample read the same level.
         others = self.store.levels if self.model.downsampling is None else ()
         wanted = in_order({*others, *levels})
-        # An image processor pads the base view of an image to a square only where there are several.
-        given = [[image, image]] if size == BASE_ONLY else [image]
-        pixels = self.processor(given, return_tensors="pt")["pixel_values"]
-        tiles = pixels[:1] if pixels.dim() == 4 else pixels[0]
+        tiles = processed(self.processor, image, size)
         hidden = self.model.encode_images(tiles.to(self.model.device), wanted).cpu()
         self.store.encoded += 1
         # A level's own copy: a view would keep every level in memory for as long as one of them is kept.
@@ -135,6 +132,17 @@ class ImageEncoder:
         for level, tensor in by_level.items():
             self.store.put(source, name, level, tensor)
         return [by_level[level] for level in levels]
+
+
+def processed(processor: BaseImageProcessor, image: Image, size: Size) -> Tensor:
+    """Pixels ``(tiles, 3, height, width)`` of an upright image that is shown in `size`: its tiles, or one view."""
+    if hasattr(processor, "crop_to_patches"):  # it cuts every image by its shape alone, unless told not to
+        tiles: Tensor = processor([image], crop_to_patches=size != BASE_ONLY, return_tensors="pt")["pixel_values"]
+        return tiles
+    # An image processor pads the base view of an image to a square only where there are several.
+    given = [[image, image]] if size == BASE_ONLY else [image]
+    pixels: Tensor = processor(given, return_tensors="pt")["pixel_values"]
+    return pixels[:1] if pixels.dim() == 4 else pixels[0]
 
 
 def size_of(image: Image) -> Size:

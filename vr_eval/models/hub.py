@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def arguments_of(loading: Loading, whole: tuple[str, ...] = ()) -> dict[str, Any
     Raises:
         InputError: an unknown name, or a package that is not installed.
     """
-    _check(loading)
+    check_loading(loading)
     dtype = torch_dtype(loading)
     arguments: dict[str, Any] = {"dtype": dtype}
     if loading.device_map is not None:
@@ -54,7 +54,12 @@ def torch_dtype(loading: Loading) -> torch.dtype:
     return getattr(torch, loading.dtype)
 
 
-def _check(loading: Loading) -> None:
+def check_loading(loading: Loading) -> None:
+    """Refuse what cannot be done here, before anything is loaded.
+
+    Raises:
+        InputError: an unknown name, or a package that is not installed.
+    """
     problems = []
     for name, allowed in (("dtype", DTYPES), ("attention", ATTENTIONS), ("bits", BITS)):
         given = getattr(loading, name)
@@ -124,3 +129,25 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def refuse_others(needed: Mapping[str, tuple[bool, str]], content: Any, source: Source, projector: str) -> None:
+    """Refuse a configuration whose values are not those that `projector` computes.
+
+    Args:
+        needed: Of every key whether its value fits, and what would, in words.
+        content: The configuration, or the content of its file.
+
+    Raises:
+        InputError: With every value that does not fit.
+    """
+    get = content.get if isinstance(content, Mapping) else lambda key: getattr(content, key, None)
+    problems = [
+        Problem(
+            f"the projector {projector} does not compute this", source.name, key=key, given=get(key), allowed=allowed
+        )
+        for key, (fits, allowed) in needed.items()
+        if not fits
+    ]
+    if problems:
+        raise InputError(problems)

@@ -62,7 +62,7 @@ def layout_of(vision: Tensor, tiles: int, per_tile: int, placements: Sequence[Pl
         places.append(torch.where(placement.shown, placement.places + first, NEWLINE))
         first += placement.tiles * per_tile
     place = torch.cat(places).to(row.device)
-    shown = place != NEWLINE
+    shown = place >= 0
     tile_rows = rows.repeat_interleave(torch.tensor([p.tiles for p in placements], device=row.device))
     return VisionLayout(row[shown], column[shown], tiles, per_tile, place[shown], tile_rows)
 

@@ -16,7 +16,8 @@ from transformers import AutoConfig, CLIPVisionConfig, PreTrainedConfig, SiglipV
 
 from vr_eval.errors import InputError, Problem
 from vr_eval.models.config import LVLMConfig
-from vr_eval.models.hub import explained
+from vr_eval.models.hub import explained, refuse_others
+from vr_eval.models.internvl import MODEL_TYPE, internvl_config
 from vr_eval.models.official import decoder_renamings
 from vr_eval.models.spec import Source, Tiling
 
@@ -30,7 +31,7 @@ class Described:
     """What a checkpoint's config.json says.
 
     Attributes:
-        config: The same model as an LVLM: the identity method `mlp` at ratio 1.
+        config: The same model as an LVLM: its own projector at its own ratio (LLaVA's: `mlp` at 1).
         tower: Where the tower comes from if its tensors are not there, and its image processor in any case; ``None``
             for the ported layout, which has both.
     """
@@ -40,7 +41,7 @@ class Described:
 
 
 def describe(content: Mapping[str, Any], source: Source, tower: Source | None = None) -> Described:
-    """Read the config.json of a LLaVA checkpoint.
+    """Read the config.json of a LLaVA or InternVL checkpoint.
 
     Args:
         content: The file's content.
@@ -48,14 +49,17 @@ def describe(content: Mapping[str, Any], source: Source, tower: Source | None = 
         tower: In place of the one that an original checkpoint names.
 
     Raises:
-        InputError: It is of neither layout, or computes something that `mlp` does not.
+        InputError: It is of no known layout, or computes something that the projector does not.
     """
     if "mm_vision_tower" in content:
         return _original(content, source, tower)
+    if content.get("model_type") == MODEL_TYPE:
+        return Described(internvl_config(content, source))
     if content.get("model_type") in PORTED:
         return Described(_ported(content, source))
-    allowed = f"a LLaVA checkpoint: model_type {', '.join(PORTED)}, or an original one with mm_vision_tower"
-    raise InputError(Problem("not a LLaVA checkpoint", source.name, given=content.get("model_type"), allowed=allowed))
+    known = ", ".join((*PORTED, MODEL_TYPE))
+    allowed = f"a LLaVA or InternVL checkpoint: model_type {known}, or an original one with mm_vision_tower"
+    raise InputError(Problem("not a known checkpoint", source.name, given=content.get("model_type"), allowed=allowed))
 
 
 def renamings() -> dict[str, str]:
@@ -65,6 +69,7 @@ def renamings() -> dict[str, str]:
     """
     return {
         **decoder_renamings(),
+        r"^(?:model\.)?multi_modal_projector\.layer_norm\.": "projector.norm.",
         r"^(?:model\.)?multi_modal_projector\.linear_1\.": "projector.mlp.0.",
         r"^(?:model\.)?multi_modal_projector\.linear_2\.": "projector.mlp.2.",
         r"^model\.vision_tower\.": "vision_tower.",
@@ -86,7 +91,7 @@ def _ported(content: Mapping[str, Any], source: Source) -> LVLMConfig:
             "patches without the class token",
         ),
     }
-    _refuse(needed, config, source)
+    refuse_others(needed, config, source, "mlp")
     tiling = None
     if config.model_type != "llava":
         onevision = config.model_type == "llava_onevision"
@@ -113,7 +118,7 @@ def _original(content: Mapping[str, Any], source: Source, tower: Source | None) 
         ),
         "mm_resampler_type": (not content.get("mm_resampler_type"), "no resampler"),
     }
-    _refuse(needed, content, source)
+    refuse_others(needed, content, source, "mlp")
     tower = tower or Source(str(content["mm_vision_tower"]))
     vision = tower_config(tower)
     select = int(content.get("mm_vision_select_layer", -2))
@@ -173,14 +178,3 @@ def _pinpoints(points: str | list[list[int]], tile_px: int) -> tuple[tuple[int, 
     # "(1x1),...,(6x6)": every number of tiles from the first to the last.
     columns, rows = (range(low, high + 1) for low, high in zip(pairs[0], pairs[-1], strict=True))
     return tuple((row * tile_px, column * tile_px) for row in rows for column in columns)
-
-
-def _refuse(needed: Mapping[str, tuple[bool, str]], content: Any, source: Source) -> None:
-    get = content.get if isinstance(content, Mapping) else lambda key: getattr(content, key, None)
-    problems = [
-        Problem("the projector mlp does not compute this", source.name, key=key, given=get(key), allowed=allowed)
-        for key, (fits, allowed) in needed.items()
-        if not fits
-    ]
-    if problems:
-        raise InputError(problems)

@@ -44,7 +44,7 @@ from vr_eval.models.encoding import encode, hidden_states
 from vr_eval.models.layout import HeldImages, images_of_rows, layout_of
 from vr_eval.models.pruned import pruned, take
 from vr_eval.models.seams import injected
-from vr_eval.models.tiles import BASE_ONLY, Placement, flat_tiles, pack, place
+from vr_eval.models.tiles import Placement, flat_tiles, pack, place, shown_sizes
 
 IGNORE = -100
 """The label of a token that is not supervised (PyTorch's convention)."""
@@ -79,7 +79,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
         self.feature_levels = tower_levels(self.projector, self.refusion)
         self.is_inference = False
         self.image_newline: nn.Parameter | None = None
-        if config.tiles is not None:
+        if config.tiles is not None and config.tiles.scheme == "anyres":
             width = config.text_config.hidden_size
             self.image_newline = nn.Parameter(torch.randn(width) * width**-0.5)  # LLaVA-NeXT's initialisation
         self.post_init()
@@ -130,9 +130,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
 
     def shown_sizes(self, image_sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """Heights and widths of the images of one sample, (0, 0) in place of those that are shown as base views."""
-        tiling = self.config.tiles
-        alone = tiling is None or not tiling.lone or len(image_sizes) == 1
-        return list(image_sizes) if alone else [BASE_ONLY] * len(image_sizes)
+        return shown_sizes(self.config.tiles, image_sizes)
 
     def to_inference(self) -> LVLM:
         """The inference version, in place: frozen, merged constants, no dead parameters. Logits stay within 1e-4.
@@ -219,10 +217,10 @@ class LVLM(PreTrainedModel, GenerationMixin):
             vision = input_ids == self.config.image_token_id
             layout = layout_of(vision, len(held.maps), self.tokens_per_image, held.placements)
             tokens = self.projector(features)
-            if held.placements is None or self.image_newline is None:
+            if held.placements is None:
                 inputs_embeds = layout.scatter(inputs_embeds, tokens)
             else:
-                packed = pack(tokens, self.image_newline, held.placements)
+                packed = pack(tokens, self._marks(), held.placements)
                 inputs_embeds = inputs_embeds.index_put(vision.nonzero(as_tuple=True), packed.to(inputs_embeds))
             prompt = self._prompt(input_ids, attention_mask, labels, instruction_mask)
             if self.refusion is not None:
@@ -258,6 +256,14 @@ class LVLM(PreTrainedModel, GenerationMixin):
             input_ids = input_ids.masked_fill(input_ids == token, 0)
         return embeddings(input_ids)
 
+    def _marks(self) -> Tensor:
+        """What stands between tokens of tiles, ``(1 or 2, H)``: a learned newline, or the decoder's own tokens."""
+        if self.image_newline is not None:
+            return self.image_newline[None]
+        embeddings: Any = self.get_input_embeddings()
+        marks: Tensor = embeddings(torch.tensor(self.config.mark_token_ids, device=embeddings.weight.device))
+        return marks
+
     def _held(
         self,
         pixel_values: Tensor | None,
@@ -272,7 +278,10 @@ class LVLM(PreTrainedModel, GenerationMixin):
         if sizes is not None and batch_num_images is not None:
             samples = torch.arange(len(sizes)).split(batch_num_images.tolist())
             sizes = [shown for sample in samples for shown in self.shown_sizes([sizes[i] for i in sample])]
-        placements = self._placements(sizes)
+        tiling = self.config.tiles
+        # Where tokens stand between no marks, each tile is as good as an image.
+        bare = tiling is not None and tiling.scheme == "internvl"
+        placements = None if bare else self._placements(sizes)
         if vision_features is None:
             assert pixel_values is not None
             if placements is not None and pixel_values.dim() == 5:
@@ -286,8 +295,8 @@ class LVLM(PreTrainedModel, GenerationMixin):
             return None
         if sizes is None:
             raise ValueError("image_sizes are needed: this model cuts images into tiles by their original size")
-        tile_px, side = self.config.vision_config.image_size, self.grid // self.config.shapes.stride
-        return tuple(place(tiling, size, tile_px, side) for size in sizes)
+        side = self.grid // self.config.shapes.stride
+        return tuple(place(tiling, size, self.config.image_px, side) for size in sizes)
 
     def _prompt(
         self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None, given: Tensor | None

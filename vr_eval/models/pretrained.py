@@ -1,6 +1,6 @@
-"""Models of the field as LVLMs: whole LLaVA checkpoints in both layouts, and towers and decoders to put together.
+"""Models of the field as LVLMs: whole LLaVA and InternVL checkpoints, and towers and decoders to put together.
 
-A checkpoint comes in as the identity method, `mlp` at ratio 1, whose logits are those of transformers' own classes.
+A checkpoint comes in with its own projector at its own ratio: its logits are those of transformers' own classes.
 Loading is transformers' `from_pretrained`, with its sharding, devices, quantisation and revisions; names of tensors are
 mapped on the way.
 """
@@ -8,6 +8,7 @@ mapped on the way.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from transformers import (
@@ -17,6 +18,7 @@ from transformers import (
     AutoTokenizer,
     CLIPVisionConfig,
     CLIPVisionModel,
+    InternVLProcessor,
     LlavaImageProcessor,
     PreTrainedConfig,
     PreTrainedModel,
@@ -25,8 +27,10 @@ from transformers import (
 )
 
 from vr_eval.errors import InputError, Problem
-from vr_eval.models.config import LVLMConfig
+from vr_eval.methods.mlp import PixelShuffle
+from vr_eval.models.config import LVLMConfig, side_of
 from vr_eval.models.hub import WHOLE, arguments_of, explained, torch_dtype
+from vr_eval.models.internvl import internvl_tiling, reorder
 from vr_eval.models.llava import Described, describe, renamings, tower_config
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.official import computed_anew
@@ -37,7 +41,7 @@ _LISTED = 20
 
 
 def load_llava(source: Source, loading: Loading | None = None, tower: Source | None = None) -> tuple[LVLM, Processor]:
-    """A LLaVA checkpoint as an LVLM in eval mode, and its processor.
+    """A LLaVA or InternVL checkpoint as an LVLM in eval mode, and its processor.
 
     Args:
         source: Hub id or folder, in the layout of transformers or in the original one.
@@ -56,6 +60,8 @@ def load_llava(source: Source, loading: Loading | None = None, tower: Source | N
     config = described.config
     processor = _processor(described, source)
     config.image_token_id = processor.image_token_id
+    if isinstance(processor, InternVLProcessor):
+        config.tiling = asdict(internvl_tiling(processor))
     arguments = arguments_of(loading, WHOLE)
     with explained(source):
         model, report = LVLM.from_pretrained(
@@ -70,6 +76,8 @@ def load_llava(source: Source, loading: Loading | None = None, tower: Source | N
     # Else `save_pretrained` would write the names that these weights came under.
     model._weight_conversions = None
     _complete(model, report, described, source, loading)
+    if isinstance(model.projector, PixelShuffle):
+        reorder(model.projector)
     return model.eval(), processor
 
 
@@ -122,7 +130,7 @@ def _processor(described: Described, source: Source) -> Processor:
             hint = "The folder needs processor_config.json, preprocessor_config.json and the tokenizer's files."
             given = type(processor).__name__
             raise InputError(Problem("there is no processor for images and text", source.name, given=given, hint=hint))
-        return fitted(processor, vision.patch_size, grid, 1)
+        return fitted(processor, side_of(vision.patch_size), grid, described.config.ratio)
     tokenizer, images, tiling = _tokenizer(source), _image_processor(described.tower), described.config.tiles
     if tiling is not None:
         return fitted(tiled_processor(images, tokenizer, tiling, vision.image_size), vision.patch_size, grid, 1)

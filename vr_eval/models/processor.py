@@ -1,4 +1,4 @@
-"""Processors: those of LLaVA, LLaVA-NeXT and LLaVA-OneVision, told how many vision tokens stand for an image."""
+"""Processors: those of LLaVA and InternVL models, told how many vision tokens stand for an image."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from transformers import (
     BaseImageProcessor,
+    InternVLProcessor,
     LlavaNextImageProcessor,
     LlavaNextProcessor,
     LlavaOnevisionImageProcessor,
@@ -16,9 +17,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from vr_eval.models.hd import HDImageProcessor, HDProcessor
 from vr_eval.models.spec import Tiling
 
-Processor: TypeAlias = LlavaProcessor | LlavaNextProcessor | LlavaOnevisionProcessor
+Processor: TypeAlias = LlavaProcessor | LlavaNextProcessor | LlavaOnevisionProcessor | InternVLProcessor
 
 IMAGE = "<image>"
 CHATML = (
@@ -52,15 +54,16 @@ def tiled_processor(
     kept = {name: getattr(image_processor, name) for name in ("image_mean", "image_std", "resample")}
     points = [list(point) for point in tiling.pinpoints]
     template = tokenizer.chat_template
+    square = {"height": image_px, "width": image_px}
+    if tiling.scheme == "tokenpacker_hd":
+        slices = HDImageProcessor(size=square, max_patches=tiling.most_tiles(image_px), **kept)
+        return HDProcessor(image_processor=slices, tokenizer=tokenizer, chat_template=template)
     if tiling.limit is None:
-        square = {"height": image_px, "width": image_px}
         images = LlavaNextImageProcessor(
             size={"shortest_edge": image_px}, crop_size=square, image_grid_pinpoints=points, **kept
         )
         return LlavaNextProcessor(image_processor=images, tokenizer=tokenizer, chat_template=template)
-    images = LlavaOnevisionImageProcessor(
-        size={"height": image_px, "width": image_px}, image_grid_pinpoints=points, **kept
-    )
+    images = LlavaOnevisionImageProcessor(size=square, image_grid_pinpoints=points, **kept)
     return LlavaOnevisionProcessor(
         image_processor=images,
         tokenizer=tokenizer,
@@ -73,8 +76,11 @@ def tiled_processor(
 def fitted(processor: Processor, patch_px: int, grid: int, ratio: int) -> Processor:
     """`processor`, in place, told that each square of ``grid x grid`` patches becomes ``grid**2 / ratio`` tokens.
 
-    `grid` is looked at by OneVision's processor alone, the others count in `patch_px`.
+    `grid` is looked at by OneVision's and InternVL's processors alone, the others count in `patch_px`.
     """
+    if isinstance(processor, InternVLProcessor):
+        processor.image_seq_length = grid**2 // ratio
+        return processor
     processor.vision_feature_select_strategy = "full"
     if isinstance(processor, LlavaOnevisionProcessor):
         processor.num_image_tokens = grid**2 // ratio
@@ -82,6 +88,13 @@ def fitted(processor: Processor, patch_px: int, grid: int, ratio: int) -> Proces
         processor.patch_size = patch_px * isqrt(ratio)
         processor.num_additional_image_tokens = 0
     return processor
+
+
+def image_text(tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
+    """What stands for an image of so many `tokens` in a prompt; InternVL's tokenizer has tokens around them too."""
+    if not hasattr(tokenizer, "context_image_token"):
+        return getattr(tokenizer, "image_token", IMAGE) * tokens
+    return f"{tokenizer.start_image_token}{tokenizer.context_image_token * tokens}{tokenizer.end_image_token}"
 
 
 def with_image_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -62,12 +62,21 @@ class Loading:
         return self.device_map is not None or self.bits is not None
 
 
+SCHEMES = ("anyres", "internvl", "tokenpacker_hd")
+"""Ways to cut an image into tiles."""
+_LONGEST_LINE = 9
+"""TokenPacker-HD cuts an image into a single row or column of so many tiles at most (official code)."""
+
+
 @dataclass(frozen=True)
 class Tiling:
-    """Images of any shape as a base view and tiles of the tower's size (LLaVA-NeXT's anyres).
+    """Images of any shape as a base view and tiles of the tower's size.
 
-    An image is fitted, with its aspect, into the best of some resolutions and cut into tiles; tokens of the padding are
-    dropped, and a learned token ends every row.
+    Schemes: ``anyres`` (LLaVA-NeXT) fits an image, with its aspect, into the best of some resolutions; the tokens of
+    the padding are dropped, and a learned token ends every row. ``internvl`` (InternVL 1.5's dynamic resolution)
+    stretches it to the resolution of the closest aspect; nothing stands between the tiles, and the base view is the
+    last. ``tokenpacker_hd`` fits it, with its aspect, into the resolution that it fills best; the decoder's own tokens
+    for a comma and a line break separate tiles and end rows, and the base view is the last.
 
     Attributes:
         pinpoints: The resolutions, ``(height, width)`` in pixels; both are multiples of the tower's size.
@@ -75,15 +84,44 @@ class Tiling:
             (LLaVA-OneVision's anyres_max_9); ``None`` for no limit.
         lone: Only an image that is alone in its sample is tiled; one of several is shown as its base view, with one
             newline token after it (LLaVA-OneVision).
+        scheme: One of ``SCHEMES``.
     """
 
     pinpoints: tuple[tuple[int, int], ...]
     limit: int | None = None
     lone: bool = False
+    scheme: str = "anyres"
+
+    @classmethod
+    def internvl(cls, image_px: int, most: int = 12, least: int = 1) -> Tiling:
+        """InternVL's: every grid of `least` to `most` tiles of ``image_px`` pixels a side (12: its default)."""
+        grids = [(rows, columns) for rows in range(1, most + 1) for columns in range(1, most // rows + 1)]
+        fitting = [grid for grid in grids if grid[0] * grid[1] >= least]
+        return cls(_pinpoints(fitting, image_px), scheme="internvl")
+
+    @classmethod
+    def tokenpacker_hd(cls, image_px: int, most: int = 9) -> Tiling:
+        """TokenPacker-HD's: every grid of up to `most` tiles, single lines of up to 9 (official: 9, 16 or 25)."""
+        grids = [(rows, columns) for rows in range(1, most + 1) for columns in range(1, most // rows + 1)]
+        fitting = [grid for grid in grids if min(grid) > 1 or max(grid) <= _LONGEST_LINE]
+        return cls(_pinpoints(fitting, image_px), scheme="tokenpacker_hd")
 
     def most_tiles(self, image_px: int) -> int:
         """Tiles of the largest resolution for a tower of ``image_px`` pixels a side, the base view not counted."""
-        return max((height // image_px) * (width // image_px) for height, width in self.pinpoints)
+        return max(self._tiles(image_px))
+
+    def fewest_tiles(self, image_px: int) -> int:
+        """Tiles of the smallest resolution, the base view not counted."""
+        return min(self._tiles(image_px))
+
+    def _tiles(self, image_px: int) -> list[int]:
+        return [(height // image_px) * (width // image_px) for height, width in self.pinpoints]
+
+
+def _pinpoints(grids: list[tuple[int, int]], image_px: int) -> tuple[tuple[int, int], ...]:
+    """Resolutions of grids ``(rows, columns)``, those of fewer tiles first."""
+    ordered = sorted(grids, key=lambda grid: grid[0] * grid[1])
+    return tuple((rows * image_px, columns * image_px) for rows, columns in ordered)
 
 
 @dataclass(frozen=True)
@@ -107,10 +145,12 @@ class BackboneSpec:
         recipe: Default recipe of its cells.
         data_version: Version of its training data.
         weights: Folder of its frozen weights, ``None`` where they are not ours to ship.
-        checkpoint: A whole LLaVA checkpoint (tower, projector, decoder, processor) that its cells start from.
+        checkpoint: A whole checkpoint (tower, projector, decoder, processor) that its cells start from.
         tower: Where its vision tower and image processor come from, if not from ``checkpoint``.
         decoder: Where its decoder and tokenizer come from, if not from ``checkpoint``.
         tiling: How images are cut into tiles; ``None`` if every image is one square.
+        own_projector: The projector that ``checkpoint`` was trained with: its cell needs no training.
+        own_ratio: The ratio of it.
         loading: How its weights are loaded for an evaluation, unless a command says otherwise.
         test_questions: Questions of one task, for estimates only.
         train_seconds_per_step: Measured on 2 CPU cores, for estimates only; ``None`` where it was not.
@@ -136,6 +176,8 @@ class BackboneSpec:
     tower: Source | None = None
     decoder: Source | None = None
     tiling: Tiling | None = None
+    own_projector: str = "mlp"
+    own_ratio: int = 1
     recipe: Recipe = field(default_factory=Recipe)
     loading: Loading = Loading()
     test_questions: int = 512

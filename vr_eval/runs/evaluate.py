@@ -25,6 +25,7 @@ from vr_eval.measure.parameters import parameter_counts
 from vr_eval.models.build import set_pruning
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.features import FeatureStore, levels_of
+from vr_eval.models.hub import check_loading
 from vr_eval.paths import PACKAGE
 from vr_eval.runs import records
 from vr_eval.runs.device import pick_device
@@ -49,8 +50,9 @@ class Session:
         """`cells`: those to be evaluated.
 
         Raises:
-            InputError: there is no such device, or a task's data cannot be loaded.
+            InputError: there is no such device or way of loading weights, or a task's data cannot be loaded.
         """
+        check_loading(grid.loading)  # before anything is trained
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()  # what matters comes as an exception
         self.grid, self.batch_size, self.environment = grid, batch_size, environment

@@ -6,7 +6,9 @@ its cache.
 
 from __future__ import annotations
 
+from vr_eval.models.presets.internvl3_1b import INTERNVL3_1B
 from vr_eval.models.presets.llava_1_5_7b import LLAVA_1_5_7B
+from vr_eval.models.presets.llava_hd_vicuna_7b import LLAVA_HD_VICUNA_7B
 from vr_eval.models.presets.llava_next_qwen2_0_5b import LLAVA_NEXT_QWEN2_0_5B
 from vr_eval.models.presets.llava_next_qwen2_1_5b import LLAVA_NEXT_QWEN2_1_5B
 from vr_eval.models.presets.llava_next_qwen2_7b import LLAVA_NEXT_QWEN2_7B
@@ -22,4 +24,6 @@ PRESETS = (
     LLAVA_1_5_7B,
     LLAVA_ONEVISION_0_5B,
     LLAVA_ONEVISION_7B,
+    LLAVA_HD_VICUNA_7B,
+    INTERNVL3_1B,
 )
