@@ -109,9 +109,11 @@ def _shrunk(image: Image) -> tuple[str, bytes]:
     """The suffix and content of the file that keeps ``image``."""
     small = image.convert("RGB")
     small.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
-    content = _encoded(small, "PNG", optimize=True)
-    if len(content) <= LARGEST_PNG_BYTES:
-        return ".png", content
+    # Packing a photograph as well as PNG can takes a second, only to find that it is too large.
+    if len(_encoded(small, "PNG", compress_level=1)) <= 2 * LARGEST_PNG_BYTES:
+        content = _encoded(small, "PNG", optimize=True)
+        if len(content) <= LARGEST_PNG_BYTES:
+            return ".png", content
     return ".webp", _encoded(small, "WEBP", quality=WEBP_QUALITY)
 
 
