@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -14,7 +15,8 @@ from huggingface_hub import constants
 from tests.adapters.official_data import CASES
 from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.config.grid import load_grid
-from vr_eval.doctor.needs import all_needs, dataset_needs, needs_of, weight_needs
+from vr_eval.config.recipe import Recipe
+from vr_eval.doctor.needs import all_needs, dataset_needs, needs_of, training_needs, weight_needs
 from vr_eval.models.backbones import BACKBONES
 
 PRESET = "llava_next_qwen2_0_5b"
@@ -108,3 +110,13 @@ def test_a_grid_needs_its_own_tasks_and_backbone_only(caches: Path) -> None:
         *(source.name for source in BACKBONES[PRESET].sources),
     ]
     assert {need.name for need in needs_of(grid)} < {need.name for need in all_needs()}
+
+
+def test_training_data_of_the_hub_is_needed_until_every_cell_is_trained(caches: Path) -> None:
+    recipe = Recipe(stage1_data="captions.json", stage2_data=f"lmms-lab-encoder/ChartQA@{COMMIT}")
+    (need,) = training_needs(recipe)
+    assert (need.label, need.part, need.cached) == (f"training data lmms-lab-encoder/ChartQA @{COMMIT}", COMMIT, False)
+    cache_dataset(caches, "lmms-lab-encoder___chart_qa", "chart_qa", CHARTQA.rows)
+    assert training_needs(recipe)[0].cached
+    assert not training_needs(replace(recipe, stage2_data="lmms-lab-encoder/ChartQA@" + "f" * 40))[0].cached
+    assert training_needs(replace(recipe, stage2_data=str(caches))) == []

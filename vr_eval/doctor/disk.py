@@ -35,7 +35,7 @@ def space_needed(sizes: Mapping[Need, int | None]) -> list[Space]:
     (ours: an estimate, not a measurement).
     """
     downloaded = sum(size or 0 for size in sizes.values())
-    unpacked = sum(size or 0 for need, size in sizes.items() if need.kind == "dataset")
+    unpacked = sum(size or 0 for need, size in sizes.items() if need.kind != "weights")
     disks: dict[int, Space] = {}
     for folder, wanted in ((Path(constants.HF_HUB_CACHE), downloaded), (data_cache(), unpacked)):
         place = existing(folder)

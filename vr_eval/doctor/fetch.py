@@ -61,6 +61,8 @@ def fetch_grid(grid: Grid, say: Say) -> int:
 def _download(need: Need) -> None:
     if need.kind == "weights":
         snapshot_download(need.name, revision=need.part, allow_patterns=files_of(need))
+    elif need.kind == "training data":
+        datasets.load_dataset(need.name, split="train", revision=need.part)
     else:
         # The same call as lmms-eval's, which then finds it in the cache.
         token = True if get_token() else None
@@ -105,7 +107,7 @@ def explained(need: Need) -> Iterator[None]:
 
 def _problem(need: Need, chain: Sequence[BaseException]) -> Problem:
     text = " ".join(map(str, chain))
-    page = f"{constants.ENDPOINT}/{'datasets/' if need.kind == 'dataset' else ''}{need.name}"
+    page = f"{constants.ENDPOINT}/{'' if need.kind == 'weights' else 'datasets/'}{need.name}"
     kinds = tuple(map(type, chain))
     if any(isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in chain):
         hint = (

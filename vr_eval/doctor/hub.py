@@ -89,10 +89,11 @@ def chosen(files: Sequence[tuple[str, int | None]]) -> list[tuple[str, int | Non
 
 def _stated(need: Need) -> int | None:
     """The size that a dataset's card states for its configuration."""
-    card = HfApi().dataset_info(need.name, timeout=TIMEOUT_S).card_data
+    config, revision = (need.part, None) if need.kind == "dataset" else (None, need.part)
+    card = HfApi().dataset_info(need.name, revision=revision, timeout=TIMEOUT_S).card_data
     entries = card.get("dataset_info") if card is not None else None
     for entry in entries if isinstance(entries, list) else [entries] if isinstance(entries, dict) else []:
-        if need.part in (None, entry.get("config_name")):
+        if config in (None, entry.get("config_name")):
             size = entry.get("download_size")
             return int(size) if size is not None else None
     return None

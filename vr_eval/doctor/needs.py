@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import datasets
 from datasets.naming import camelcase_to_snakecase
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -15,6 +16,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from vr_eval.adapters.data import data_cache
 from vr_eval.config.grid import Grid
 from vr_eval.config.official import SUITES
+from vr_eval.config.recipe import Recipe, StageData
 from vr_eval.config.tasks import task_data
 from vr_eval.models.backbones import BACKBONES
 from vr_eval.models.spec import Source
@@ -22,6 +24,7 @@ from vr_eval.runs.store import find_checkpoint
 
 WEIGHTS = (".safetensors", ".bin")
 """Formats of weights that transformers reads, the better one first."""
+COMMIT_LENGTH = 40
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,16 @@ class Need:
     """One dataset (in one configuration) or one model of the hub.
 
     Attributes:
-        kind: What it is.
+        kind: What it is; `training data` is a dataset too, of a recipe.
         name: Its name on the hub.
-        part: The dataset's configuration, or the model's revision; None for a dataset's only one.
+        part: The dataset's configuration, or the revision of a model or of training data; None for a dataset's only
+            one, and for the newest revision.
         users: Tasks, or the backbone, that read it.
         bytes: Its size in the cache; None if it is not there.
         questions: Of a cached dataset, by split.
     """
 
-    kind: Literal["dataset", "weights"]
+    kind: Literal["dataset", "training data", "weights"]
     name: str
     part: str | None
     users: tuple[str, ...]
@@ -52,7 +56,7 @@ class Need:
     @property
     def label(self) -> str:
         """Its name for people."""
-        shown = self.part if self.kind == "dataset" else None if self.part == "main" else f"@{self.part}"
+        shown = self.part if self.kind == "dataset" else None if self.part in (None, "main") else f"@{self.part}"
         return " ".join(filter(None, (self.kind, self.name, shown)))
 
 
@@ -63,8 +67,11 @@ def needs_of(grid: Grid) -> list[Need]:
         InputError: A task has no definition, or one without data.
     """
     needs = dataset_needs(task for _, task in grid.tasks)
-    unfinished = [cell for cell in grid.cells if cell.pretrained or find_checkpoint(cell) is None]
-    return needs + (weight_needs([grid.backbone]) if unfinished else [])
+    untrained = [cell for cell in grid.cells if not cell.pretrained and find_checkpoint(cell) is None]
+    if untrained:
+        needs += training_needs(grid.recipe)
+    loads = untrained or any(cell.pretrained for cell in grid.cells)
+    return needs + (weight_needs([grid.backbone]) if loads else [])
 
 
 def all_needs() -> list[Need]:
@@ -79,7 +86,28 @@ def dataset_needs(tasks: Iterable[str]) -> list[Need]:
         for data in task_data(task):
             if data.on_hub:
                 users.setdefault((data.path, data.config), []).append(task)
-    return [_dataset(path, config, tuple(names)) for (path, config), names in users.items()]
+    cache = data_cache()
+    return [
+        Need("dataset", path, config, tuple(names), *_dataset(cache, path, config))
+        for (path, config), names in users.items()
+    ]
+
+
+def training_needs(recipe: Recipe) -> list[Need]:
+    """What the stages of `recipe` train on and the hub has; files and folders are the user's to bring."""
+    stages = [recipe.data(stage) for stage in (1, 2)]
+    names = dict.fromkeys(data.name for data in stages if data is not None and _on_hub(data))
+    needs = []
+    for given in names:
+        name, _, revision = given.partition("@")
+        cached = _dataset(Path(datasets.config.HF_DATASETS_CACHE), name, None, revision)
+        needs.append(Need("training data", name, revision or None, ("training",), *cached))
+    return needs
+
+
+def _on_hub(data: StageData) -> bool:
+    path = Path(data.name).expanduser()
+    return not (data.is_llava_file or path.suffix == ".parquet" or path.exists())
 
 
 def weight_needs(backbones: Iterable[str]) -> list[Need]:
@@ -95,23 +123,29 @@ def weight_needs(backbones: Iterable[str]) -> list[Need]:
     ]
 
 
-def _dataset(path: str, config: str | None, users: tuple[str, ...]) -> Need:
-    """Looks where `datasets` itself looks when there is no network: `NAMESPACE___NAME/CONFIG/VERSION/HASH`."""
+def _dataset(
+    cache: Path, path: str, config: str | None, revision: str = ""
+) -> tuple[int | None, tuple[tuple[str, int], ...]]:
+    """Bytes and questions by split, if it is cached.
+
+    Looks where `datasets` itself looks when there is no network: `NAMESPACE___NAME/CONFIG/VERSION/COMMIT`.
+    """
     *namespace, name = path.split("/")
-    folder = data_cache() / "___".join([*namespace, camelcase_to_snakecase(name)])
+    folder = cache / "___".join([*namespace, camelcase_to_snakecase(name)])
+    commit = revision if len(revision) == COMMIT_LENGTH else "*"
     found = [
         (file.stat().st_mtime, content)
-        for file in folder.glob("*/*/*/dataset_info.json")
+        for file in folder.glob(f"*/*/{commit}/dataset_info.json")
         if not file.parent.name.endswith(".incomplete")
         and (content := _read(file)) is not None
         and config in (None, content.get("config_name"))
     ]
     if not found:
-        return Need("dataset", path, config, users)
+        return None, ()
     content = max(found, key=lambda entry: entry[0])[1]
     splits: dict[str, Any] = content.get("splits") or {}
     questions = tuple((str(split), int(about.get("num_examples", 0))) for split, about in splits.items())
-    return Need("dataset", path, config, users, int(content.get("dataset_size") or 0), questions)
+    return int(content.get("dataset_size") or 0), questions
 
 
 def _read(file: Path) -> dict[str, Any] | None:
