@@ -83,6 +83,7 @@ def tiny_lvlm(
         select_layer=-1,
         image_token_id=IMAGE,
         tiling=tiling,
+        mark_token_ids=[5, 6],  # looked at by TokenPacker-HD's tiling alone
         options={owner: options} if options else {},
     )
     model = LVLM(config).eval()

@@ -23,7 +23,7 @@ from transformers import PreTrainedConfig
 from tests.llava import original, ported
 from vr_eval.errors import InputError
 from vr_eval.models import hub
-from vr_eval.models.pretrained import load_llava
+from vr_eval.models.pretrained import load_pretrained
 from vr_eval.models.spec import Loading, Source
 
 SOURCE = Source("someone/llava", "v2")
@@ -31,7 +31,7 @@ SOURCE = Source("someone/llava", "v2")
 
 def refused(source: Source, **how: Any) -> str:
     with pytest.raises(InputError) as caught:
-        load_llava(source, **how)
+        load_pretrained(source, **how)
     return str(caught.value)
 
 
@@ -91,7 +91,7 @@ def test_a_folder_that_is_not_there_and_one_that_is_empty(tmp_path: Path) -> Non
 def test_a_model_of_another_family(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     message = refused(Source(str(tmp_path)))
-    assert "not a LLaVA checkpoint (given: 'bert'; allowed: a LLaVA checkpoint: model_type llava, llava_next" in message
+    assert "not a known checkpoint (given: 'bert'; allowed: a LLaVA or InternVL checkpoint: model_type llava" in message
 
 
 def changed_config(folder: Path, **changes: Any) -> None:
@@ -128,7 +128,7 @@ def test_an_original_checkpoint_whose_tower_is_not_to_be_had(tmp_path: Path) -> 
     source, _ = original(tmp_path)
     changed_config(Path(source.name), mm_vision_tower="openai/clip-vit-large-patch14-336")
     assert "openai/clip-vit-large-patch14-336: the vision tower is not in the cache" in refused(source)
-    assert load_llava(source, tower=Source(str(tmp_path / "clip")))
+    assert load_pretrained(source, tower=Source(str(tmp_path / "clip")))
 
 
 def test_a_checkpoint_without_a_processor(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_every_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
     tensors["language_model.model.layers.9.mlp.up_proj.weight"] = torch.zeros(2)
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError) as caught:
-        load_llava(source)
+        load_pretrained(source)
     assert [(problem.key, problem.message) for problem in caught.value.problems] == [
         ("projector.mlp.0.bias", "the checkpoint: missing tensor"),
         ("language_model.model.layers.9.mlp.up_proj.weight", "the checkpoint: unexpected tensor"),
@@ -177,6 +177,15 @@ def test_ways_of_loading_that_do_not_exist_here(
     with pytest.raises(InputError) as caught:
         hub.arguments_of(Loading(**how))
     assert words in str(caught.value)
+
+
+def test_the_device_map_goes_through_and_needs_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hub.arguments_of(Loading(device_map="auto"))["device_map"] == "auto"
+    assert Loading(device_map="auto").placed
+    assert "device_map" not in hub.arguments_of(Loading())
+    monkeypatch.setattr(hub.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="device_map: this needs the package accelerate"):
+        hub.arguments_of(Loading(device_map="auto"))
 
 
 def test_quantisation_leaves_methods_tower_and_head_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from vr_eval.errors import InputError
 from vr_eval.methods.registry import METHODS
 from vr_eval.models.backbones import BACKBONES, weights_hash
 from vr_eval.models.presets import PRESETS
-from vr_eval.models.spec import BackboneSpec, Source
+from vr_eval.models.spec import BackboneSpec, Source, Tiling
 
 GRID = """\
 name: real
@@ -40,16 +40,18 @@ def test_sizes_fit_together(spec: BackboneSpec) -> None:
     assert spec.select_layer <= spec.tower_depth
     assert spec.tower_width % spec.tower_heads == 0
     assert bool(spec.checkpoint) != bool(spec.tower and spec.decoder)
+    assert spec.own_ratio in METHODS[spec.own_projector].ratios(spec.grid)
     for height, width in spec.tiling.pinpoints if spec.tiling else ():
         assert height % spec.image_px == width % spec.image_px == 0
 
 
 def test_a_grid_of_every_seam_resolves(spec: BackboneSpec, tmp_path: Path) -> None:
     file = tmp_path / "real.yaml"
-    file.write_text(GRID.format(name=spec.name, ratio=9))
+    ratio = 9 if spec.grid % 3 == 0 else 16
+    file.write_text(GRID.format(name=spec.name, ratio=ratio))
     grid = load_grid(file)
     assert len({checkpoint_id(cell) for cell in grid.cells}) == 9  # fastv runs on the checkpoint of mlp
-    assert {cell.tokens for cell in grid.cells} == {spec.grid**2 // 9, spec.grid**2}
+    assert {cell.tokens for cell in grid.cells} == {spec.grid**2 // ratio, spec.grid**2}
     assert [task for _, task in grid.tasks] == list(spec.tasks)
 
 
@@ -59,6 +61,9 @@ def test_every_preset_is_listed_with_its_weights() -> None:
         assert f"\n{spec.name}: " in text
     assert "llava-hf/llava-1.5-7b-hf@main" in text
     assert "a base view and up to 4 tiles of 336x336 pixels, 24x24 patches each" in text
+    assert "a base view and up to 12 tiles of 448x448 pixels, 32x32 patches each" in text
+    assert "OpenGVLab/InternVL3-1B-hf@main" in text
+    assert "a base view and up to 9 tiles of 336x336 pixels, 24x24 patches each" in text
     assert "up to 36 tiles of 384x384 pixels, 27x27 patches each; tokens of the tiles limited to 9 tiles'" in text
 
 
@@ -91,6 +96,15 @@ def test_an_unknown_preset_is_told_its_nearest_name(tmp_path: Path) -> None:
     file.write_text("name: a\nbackbone: llava_next_qwen_0_5b\ncells: [{projector: mlp}]\n")
     with pytest.raises(InputError, match=r"real.yaml:2: backbone: unknown backbone .*mean 'llava_next_qwen2_0_5b'"):
         load_grid(file)
+
+
+def test_resolutions_are_those_of_transformers_processor() -> None:
+    from transformers.models.got_ocr2.image_processing_got_ocr2 import get_all_supported_aspect_ratios
+
+    for most, least in ((12, 1), (6, 3)):
+        ours = Tiling.internvl(448, most, least).pinpoints
+        theirs = [(448 * rows, 448 * columns) for columns, rows in get_all_supported_aspect_ratios(least, most)]
+        assert sorted(ours) == sorted(theirs)
 
 
 def test_presets_need_no_torch() -> None:

@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 from tests.llava import KINDS, SIZES, asked, image, original, ported
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.pretrained import load_llava
+from vr_eval.models.pretrained import load_pretrained
 from vr_eval.models.spec import Loading
 
 
@@ -21,7 +21,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp(request.param)
     source = ported(request.param, folder)
     theirs = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-    ours, processor = load_llava(source)
+    ours, processor = load_pretrained(source)
     return theirs, ours, AutoProcessor.from_pretrained(folder), processor
 
 
@@ -69,7 +69,7 @@ def test_generation_is_theirs(pair: Any) -> None:
 def test_the_original_layout_gives_the_logits_of_its_port(tower: bool, tiled: bool, tmp_path: Path) -> None:
     source, port = original(tmp_path, tower=tower, tiled=tiled)
     theirs = AutoModelForImageTextToText.from_pretrained(port, dtype=torch.float32).eval()
-    ours, processor = load_llava(source)
+    ours, processor = load_pretrained(source)
     images = [image(size) for size in (SIZES[1], SIZES[5])]
     inputs = processor(images=images, text=[asked(1), asked(1)], return_tensors="pt", padding=True)
     assert processor.image_token_id == theirs.config.image_token_index
@@ -79,7 +79,7 @@ def test_the_original_layout_gives_the_logits_of_its_port(tower: bool, tiled: bo
 def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
     source = ported("llava_onevision", tmp_path, tied=True)
     theirs = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    ours, processor = load_llava(source)
+    ours, processor = load_pretrained(source)
     assert ours.get_output_embeddings().weight is ours.get_input_embeddings().weight
     inputs = processor(images=[image(SIZES[0])], text=[asked(1)], return_tensors="pt")
     torch.testing.assert_close(logits(ours, inputs), logits(theirs, inputs), atol=1e-4, rtol=0)
@@ -88,7 +88,7 @@ def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_in_bfloat16_on_a_named_device(kind: str, tmp_path: Path) -> None:
     source = ported(kind, tmp_path)
-    model, processor = load_llava(source, Loading(dtype="bfloat16", device_map="cpu", attention="eager"))
+    model, processor = load_pretrained(source, Loading(dtype="bfloat16", device_map="cpu", attention="eager"))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert model.decoder.config._attn_implementation == "eager"
     inputs = processor(images=[image(SIZES[0])], text=[asked(1)], return_tensors="pt")
@@ -98,7 +98,7 @@ def test_a_checkpoint_in_bfloat16_on_a_named_device(kind: str, tmp_path: Path) -
 def test_a_loaded_checkpoint_is_saved_as_any_other(tmp_path: Path) -> None:
     from vr_eval.models.checkpoints import load_checkpoint, save_checkpoint
 
-    model, processor = load_llava(ported("llava_next", tmp_path / "hub"))
+    model, processor = load_pretrained(ported("llava_next", tmp_path / "hub"))
     save_checkpoint(model, processor, tmp_path / "ours", {"checkpoint_id": "a"}, torch.float32)
     again, reader = load_checkpoint(tmp_path / "ours", "a")
     inputs = reader(images=[image(SIZES[0])], text=[asked(1)], return_tensors="pt")

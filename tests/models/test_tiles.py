@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import random
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,15 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlavaNextImageProcessor, LlavaOnevisionImageProcessor
 
+from tests import internvl
 from tests.llava import NEXT_POINTS, ONEVISION_POINTS, SIZES, asked, image, ported
 from tests.tiny import IMAGE, PAD, SIDE, batch, tiny_lvlm
+from vr_eval.models.hd import HDImageProcessor
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.pretrained import load_llava
+from vr_eval.models.pretrained import load_pretrained
 from vr_eval.models.processor import fitted
 from vr_eval.models.spec import Tiling
 from vr_eval.models.tiles import NEWLINE, place
@@ -22,6 +27,7 @@ from vr_eval.models.tiles import NEWLINE, place
 NEXT = {"pinpoints": [[y * 2, x * 2] for y, x in NEXT_POINTS], "limit": None, "lone": False}
 ONEVISION = {"pinpoints": [[y * 2, x * 2] for y, x in ONEVISION_POINTS], "limit": 2, "lone": True}
 """For the tower of tests/tiny.py; a limit of 2 tiles' tokens is soon reached."""
+HD = dataclasses.asdict(Tiling.tokenpacker_hd(SIDE))
 CASES: list[tuple[dict[str, Any], str, int, str, str, dict[str, Any]]] = [
     (NEXT, "mlp", 1, "none", "none", {}),
     (NEXT, "avg_pool", 4, "vision_remember", "none", {}),
@@ -32,10 +38,14 @@ CASES: list[tuple[dict[str, Any], str, int, str, str, dict[str, Any]]] = [
     (NEXT, "avg_pool", 4, "none", "downsample", {}),
     (ONEVISION, "avg_pool", 4, "vision_remember", "none", {"halo": 1}),
     (ONEVISION, "tokenpacker", 9, "sva", "none", {}),
+    (HD, "tokenpacker", 4, "vision_remember", "none", {}),
+    (HD, "avg_pool", 9, "none", "fastv", {}),
 ]
 
 
-@pytest.fixture(params=CASES, ids=lambda c: f"{c[0]['limit']}-" + "-".join(map(str, c[1:5])), scope="module")
+@pytest.fixture(
+    params=CASES, ids=lambda c: f"{c[0].get('scheme', c[0]['limit'])}-" + "-".join(map(str, c[1:5])), scope="module"
+)
 def model(request: pytest.FixtureRequest) -> LVLM:
     tiling, projector, ratio, refusion, pruning, options = request.param
     return tiny_lvlm(projector, ratio, refusion, pruning, tiling=tiling, **options)
@@ -45,6 +55,11 @@ def processed(model: LVLM, sizes: list[tuple[int, int]]) -> dict[str, torch.Tens
     """Random images as their processor gives them, filled up to one number of tiles."""
     square = {"height": SIDE, "width": SIDE}
     points = model.config.tiling["pinpoints"]
+    if model.config.tiles.scheme == "tokenpacker_hd":
+        made = HDImageProcessor(size=square)([image(size, seed=i) for i, size in enumerate(sizes)], return_tensors="pt")
+        counts = [place(model.config.tiles, size, SIDE, 1).tiles for size in sizes]
+        made["pixel_values"] = pad_sequence(made["pixel_values"].split(counts), batch_first=True)
+        return dict(made)
     if model.config.tiling["limit"] is None:
         reader: Any = LlavaNextImageProcessor(
             size={"shortest_edge": SIDE}, crop_size=square, image_grid_pinpoints=points
@@ -114,7 +129,7 @@ def test_features_handed_in_equal_pixels(model: LVLM) -> None:
     assert torch.equal(model(ids, vision_features=maps, image_sizes=images["image_sizes"]).logits, expected)
 
 
-def test_gradients_are_finite_and_reach_the_newline(model: LVLM) -> None:
+def test_gradients_are_finite_and_reach_what_stands_between_tiles(model: LVLM) -> None:
     import copy
 
     rows, sizes = samples(model)
@@ -126,10 +141,13 @@ def test_gradients_are_finite_and_reach_the_newline(model: LVLM) -> None:
     for name, parameter in twin.named_parameters():
         if parameter.grad is not None:
             assert torch.isfinite(parameter.grad).all(), name
-    assert twin.image_newline.grad.abs().sum() > 0
+    marks = (
+        twin.get_input_embeddings().weight.grad[5:7] if twin.image_newline is None else twin.image_newline.grad[None]
+    )
+    assert (marks.abs().sum(-1) > 0).all()
 
 
-@pytest.mark.parametrize("tiling", [NEXT, ONEVISION], ids=["next", "limited"])
+@pytest.mark.parametrize("tiling", [NEXT, ONEVISION, HD], ids=["next", "limited", "hd"])
 @pytest.mark.parametrize("options", [{}, {"halo": 1}, {"fusion": "per_level"}], ids=["window", "halo", "levels"])
 @torch.no_grad()
 def test_a_token_looks_at_the_cells_of_its_own_tile_under_it(tiling: dict[str, Any], options: dict[str, Any]) -> None:
@@ -149,7 +167,7 @@ def test_a_token_looks_at_the_cells_of_its_own_tile_under_it(tiling: dict[str, A
         moved = (before != after).any(-1).nonzero().flatten().tolist()
         expected = []
         for position, found in enumerate(placement.places.tolist(), start=1):
-            if found == NEWLINE:
+            if found < 0:
                 continue
             token_y, token_x = (found % 36) // 6, (found % 36) % 6
             halo = options.get("halo", 0)
@@ -200,7 +218,7 @@ def sizes_of(count: int) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("kind", ["llava_next", "llava_onevision"])
 def test_token_counts_agree_with_the_processor_for_500_sizes(kind: str, tmp_path: Path) -> None:
-    model, processor = load_llava(ported(kind, tmp_path))
+    model, processor = load_pretrained(ported(kind, tmp_path))
     sizes = sizes_of(500)
     blank = {size: Image.new("RGB", size[::-1]) for size in sizes}
     for ratio, some in ((1, sizes), (9, sizes[:60])):
@@ -215,18 +233,39 @@ def test_token_counts_agree_with_the_processor_for_500_sizes(kind: str, tmp_path
     model.config.ratio = 1
 
 
-@pytest.mark.parametrize("kind", ["llava", "llava_next", "llava_onevision"])
-@torch.no_grad()
-def test_images_of_any_mode_are_read(kind: str, tmp_path: Path) -> None:
-    from vr_eval.models.reading import upright
-
-    model, processor = load_llava(ported(kind, tmp_path))
+def files() -> list[Image.Image]:
+    """Images of every mode, one turned by its EXIF data, and an animation, in sizes that are as odd."""
+    read = []
     for number, mode in enumerate(MODES):
         given = image(SIZES[number % len(SIZES)], seed=number).convert("RGB" if mode == "I;16" else mode)
         if mode == "I;16":
             given = given.convert("L").convert("I").point(lambda value: value * 257).convert("I;16")
-        inputs = processor(images=[upright(given)], text=[asked(1)], return_tensors="pt")
-        assert torch.isfinite(model(**inputs).logits).all(), mode
+        read.append(given)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    frames = [image(SIZES[1], seed=seed) for seed in (8, 9)]
+    for kind, how in (("PNG", {"exif": exif}), ("GIF", {"save_all": True, "append_images": frames[1:]})):
+        buffer = io.BytesIO()
+        frames[0].save(buffer, kind, **how)
+        read.append(Image.open(buffer))
+    return read
+
+
+@pytest.mark.parametrize("kind", ["llava", "llava_next", "llava_onevision", "internvl"])
+@torch.no_grad()
+def test_images_of_any_file_are_read_and_counted(kind: str, tmp_path: Path) -> None:
+    from vr_eval.models.features import size_of
+    from vr_eval.models.reading import upright
+
+    source = internvl.internvl(tmp_path) if kind == "internvl" else ported(kind, tmp_path)
+    model, processor = load_pretrained(source)
+    ask = internvl.asked if kind == "internvl" else asked
+    read = [upright(given) for given in files()]
+    assert read[-2].size == files()[-2].size[::-1]
+    inputs = processor(images=read, text=[ask(1)] * len(read), return_tensors="pt", padding=True)
+    counted = (inputs["input_ids"] == processor.image_token_id).sum(1)
+    assert counted.tolist() == model.image_tokens([size_of(upright(given)) for given in files()])
+    assert torch.isfinite(model(**inputs).logits[inputs["attention_mask"].bool()]).all()
 
 
 def test_too_few_tokens_and_missing_sizes_are_refused(model: LVLM) -> None:

@@ -61,7 +61,7 @@ class VrEval(lmms):
     ) -> None:
         """What `--model_args` may hold. `cell` is used for nothing: lmms-eval's caches are keyed by these arguments.
 
-        `pretrained` is a checkpoint's folder, or a LLaVA checkpoint in a folder or on the hub (at `revision`); the
+        `pretrained` is a checkpoint's folder, or a LLaVA or InternVL one in a folder or on the hub (at `revision`); the
         others say how it is loaded (`vr_eval.models.spec.Loading`).
 
         Raises:

@@ -103,12 +103,12 @@ def build_lvlm(cell: Cell, weights: Path | None = None, loading: Loading | None 
 
 def _on_loaded_parts(cell: Cell, loading: Loading | None) -> tuple[LVLM, Processor]:
     # Imported here, so that the embedded backbone does not wait for what it never loads.
-    from vr_eval.models.pretrained import check_sizes, load_llava, load_parts
+    from vr_eval.models.pretrained import check_sizes, load_parts, load_pretrained
 
     spec = cell.spec
     base: LVLM | None = None
     if spec.checkpoint is not None:
-        base, processor = load_llava(spec.checkpoint, loading)
+        base, processor = load_pretrained(spec.checkpoint, loading)
         tower, decoder = base.vision_tower, base.language_model
     else:
         tower, decoder, processor = load_parts(spec, loading)

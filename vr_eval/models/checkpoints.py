@@ -48,7 +48,7 @@ def save_reference(source: Source, folder: Path, manifest: dict[str, Any]) -> No
 def open_model(
     name: str, revision: str = "main", loading: Loading | None = None, expect: str | None = None
 ) -> tuple[LVLM, Processor]:
-    """The model of a checkpoint's folder, or of a LLaVA checkpoint on the hub or in a folder; eval mode.
+    """The model of a checkpoint's folder, or of a published checkpoint on the hub or in a folder; eval mode.
 
     Raises:
         InputError: there is neither, or it cannot be loaded.
@@ -56,9 +56,9 @@ def open_model(
     folder = Path(name)
     if expect is not None or (folder / MANIFEST).is_file():
         return load_checkpoint(folder, expect, loading)
-    from vr_eval.models.pretrained import load_llava
+    from vr_eval.models.pretrained import load_pretrained
 
-    return load_llava(Source(name, revision), loading)
+    return load_pretrained(Source(name, revision), loading)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -99,9 +99,9 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
         )
     loading = loading or Loading()
     if "source" in manifest:
-        from vr_eval.models.pretrained import load_llava
+        from vr_eval.models.pretrained import load_pretrained
 
-        return load_llava(Source(**manifest["source"]), loading)
+        return load_pretrained(Source(**manifest["source"]), loading)
     arguments = arguments_of(loading, WHOLE)
     try:
         config = LVLMConfig.from_pretrained(folder)

@@ -40,7 +40,9 @@ from vr_eval.models.spec import BackboneSpec, Loading, Source
 _LISTED = 20
 
 
-def load_llava(source: Source, loading: Loading | None = None, tower: Source | None = None) -> tuple[LVLM, Processor]:
+def load_pretrained(
+    source: Source, loading: Loading | None = None, tower: Source | None = None
+) -> tuple[LVLM, Processor]:
     """A LLaVA or InternVL checkpoint as an LVLM in eval mode, and its processor.
 
     Args:
