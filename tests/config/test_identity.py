@@ -34,9 +34,9 @@ RECIPE = Recipe(
     warmup=0.03,
     weight_decay=0.0,
 )
-GOLDEN_RESULT = "f1aea4d6aa92822d"
-GOLDEN = "c118250017373fbf"
-GOLDEN_DEEPSTACK = "cf6d4dd7ffb609f4"
+GOLDEN_RESULT = "13a1fc65fbaac603"
+GOLDEN = "2d3c5eedf1eeb41a"
+GOLDEN_DEEPSTACK = "f739c84774438bab"
 """From before DeepStack had any form but one."""
 
 

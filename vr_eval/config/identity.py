@@ -21,7 +21,7 @@ from vr_eval.models.backbones import weights_hash
 if TYPE_CHECKING:
     from vr_eval.config.grid import Grid
 
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 """Raised when training computes something else from the same recipe and data."""
 
 EVALUATION_VERSION = 1

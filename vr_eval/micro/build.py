@@ -52,11 +52,11 @@ from vr_eval.training.cell import train_cell
 from vr_eval.training.data import cached_features
 from vr_eval.training.trainer import Group, Stage, fit
 
-IMAGES, QUESTIONS = 2500, 12
+IMAGES, QUESTIONS = 5000, 12
 """Training images a suite and questions an image that tower and decoder are pre-trained on."""
 TOKENIZER_QUESTIONS = 4
 """Questions an image that the tokenizer is trained on."""
-FACTS = 12
+FACTS = 16
 """Facts an image at most, where facts are listed."""
 TOWER_STAGE = Stage("tower", steps=1800, batch_size=32, warmup=0.05, weight_decay=0.01)
 TOWER_LR = 2e-3
@@ -71,7 +71,7 @@ class DecoderStage:
     stage: Stage
     ratios: tuple[int, ...]
     images: tuple[str, ...] = SUITES
-    """Beginnings of the scenes' keys: suites, or some of their forms."""
+    """Beginnings of the scenes' keys: suites, or some of their forms; one that stands twice is drawn twice as often."""
     questions: int = QUESTIONS
     """Questions an image."""
     reading: Literal["transcript", "facts"] | None = None
@@ -97,7 +97,11 @@ DECODER_STAGES = (
     ),
     DecoderStage(Stage("columns", 600, 16, 0.03, schedule=_STEADY), (1,), _LOOKED_UP, 0, "facts"),
     DecoderStage(Stage("counts", 300, 16, 0.03, schedule=_STEADY), (1,), ("general",), 0, "facts"),
-    DecoderStage(Stage("finish", 1600, 16, 0.03), (1, 4, 1, 9), questions=4, reading="facts"),
+    DecoderStage(Stage("mixed", 1600, 16, 0.03), (1, 4, 1, 9), questions=4, reading="facts"),
+    DecoderStage(Stage("hard", 1300, 16, 0.03, schedule=_STEADY), (1,), (*_LOOKED_UP, "general"), 0, "facts"),
+    DecoderStage(
+        Stage("finish", 3000, 16, 0.03), (1, 1, 4, 1, 9), ("chart", "general", *SUITES), questions=4, reading="facts"
+    ),
 )
 SEED = 0
 SHIPPED_GRIDS = ("projectors", "baselines", "refusion", "resolution")
@@ -169,7 +173,7 @@ def train_decoder(
         Group(matrices, DECODER_MUON_LR, muon=True),
     ]
     for part in DECODER_STAGES:
-        rows = [row for row, key in enumerate(corpus.keys) if key.startswith(part.images)]
+        rows = [row for start in part.images for row, key in enumerate(corpus.keys) if key.startswith(start)]
         dataset = ConversationTurns(conversations(corpus, part), features[0])
         collator = MixedCollator(tokenizer, part.ratios)
         fit(model, Subset(dataset, rows), collator, part.stage, groups, out / part.stage.name, SEED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 from vr_eval.micro.data import plot
 from vr_eval.micro.data.page import Page
@@ -130,8 +130,8 @@ def _ask_pie(rng: random.Random, chart: _Chart) -> list[Question]:
     return found
 
 
-def _facts(chart: _Chart) -> tuple[str, ...]:
-    """Every value behind the letter, the colour or both that it is looked up by."""
+def _facts(chart: _Chart, key: str) -> tuple[str, ...]:
+    """Every value behind the letter, the colour or both that it is looked up by, and what comparing them tells."""
     first = chart.series[0]
     by_letter = (
         [f"{letter} {value}" for letter, value in zip(chart.letters, first, strict=True)] if chart.letters else []
@@ -139,16 +139,38 @@ def _facts(chart: _Chart) -> tuple[str, ...]:
     by_colour = [f"{colour} {value}" for colour, value in zip(chart.colours, first, strict=False)]
     match chart.form:
         case "bar":
-            return (*by_letter, *(by_colour if len(chart.colours) > 1 else ()))
+            values = [*by_letter, *(by_colour if len(chart.colours) > 1 else ())]
+            return (*values, *_extremes(("tallest", "shortest"), chart.letters, first), *_comparisons(chart, key))
         case "pie":
-            return tuple(by_colour)
+            return (*by_colour, *_extremes(("largest", "smallest"), chart.colours, first))
     if len(chart.series) == 1:
-        return tuple(by_letter)
+        return (*by_letter, *_extremes(("highest", "lowest"), chart.letters, first))
     return tuple(
         f"{colour} {letter} {value}"
         for colour, values in zip(chart.colours, chart.series, strict=True)
         for letter, value in zip(chart.letters, values, strict=True)
     )
+
+
+def _extremes(words: tuple[str, str], names: tuple[str, ...], values: tuple[int, ...]) -> list[str]:
+    """Which name has the largest and which the smallest value, where only one has it."""
+    extremes = zip(words, (max(values), min(values)), strict=True)
+    return [f"{word} {names[values.index(best)]}" for word, best in extremes if values.count(best) == 1]
+
+
+def _comparisons(chart: _Chart, key: str) -> list[str]:
+    """Two levels with the number of bars above them, and two pairs of bars with whether the first is the taller."""
+    # Not from the page's generator: what is drawn after it must not depend on facts.
+    rng, values = random.Random(key), chart.series[0]
+    above = [f"above {level} {sum(value > level for value in values)}" for level in rng.sample(range(1, 9), 2)]
+    pairs = rng.sample(list(combinations(range(len(values)), 2)), 2)
+    over = []
+    for pair in pairs:
+        one, other = rng.sample(pair, 2)
+        over.append(
+            f"{chart.letters[one]} over {chart.letters[other]} {'yes' if values[one] > values[other] else 'no'}"
+        )
+    return above + over
 
 
 def draw(rng: random.Random, split: str) -> Draft:
@@ -171,4 +193,4 @@ def draw(rng: random.Random, split: str) -> Draft:
             plot.pie(page, chart.colours, chart.series[0])
             questions = _ask_pie(rng, chart)
     labels = (page.glyphs, page.colours, page.anchors)
-    return Draft(key, page.finish(), *labels, tuple(questions), _facts(chart))
+    return Draft(key, page.finish(), *labels, tuple(questions), _facts(chart, key))

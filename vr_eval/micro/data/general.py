@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,24 +147,37 @@ def _exists(rng: random.Random, things: tuple[_Thing, ...], palette: list[str]) 
     return ask(rng, "exists", _EXISTS, "no", colour=_one(colour), shape=shape)
 
 
+_SIDES: dict[str, Callable[[_Thing], int]] = {
+    "furthest to the left": lambda t: t.column,
+    "furthest to the right": lambda t: -(t.column + t.size),
+    "at the very top": lambda t: t.row,
+    "at the very bottom": lambda t: -(t.row + t.size),
+}
+
+
+def _leaders(things: tuple[_Thing, ...]) -> list[tuple[str, _Thing]]:
+    """The object furthest to each side, where it leads by at least a patch."""
+    found: list[tuple[str, _Thing]] = []
+    for side, place in _SIDES.items():
+        first, second = sorted(things, key=place)[:2]
+        if place(second) - place(first) >= 1:
+            found.append((side, first))
+    return found
+
+
 def _outermost(rng: random.Random, things: tuple[_Thing, ...]) -> list[Question]:
-    """Questions on the object furthest to one side, where it leads by at least a patch."""
     found: list[Question] = []
-    for side, place in (
-        ("furthest to the left", lambda t: t.column),
-        ("furthest to the right", lambda t: -(t.column + t.size)),
-        ("at the very top", lambda t: t.row),
-        ("at the very bottom", lambda t: -(t.row + t.size)),
-    ):
-        order = sorted(things, key=place)
-        if len(order) > 1 and place(order[1]) - place(order[0]) >= 1:
-            found.append(ask(rng, "outermost_shape", _SIDE_SHAPE, order[0].shape, side=side))
-            found.append(ask(rng, "outermost_colour", _SIDE_COLOUR, order[0].colour, side=side))
+    for side, thing in _leaders(things):
+        found.append(ask(rng, "outermost_shape", _SIDE_SHAPE, thing.shape, side=side))
+        found.append(ask(rng, "outermost_colour", _SIDE_COLOUR, thing.colour, side=side))
     return found
 
 
 def _facts(things: tuple[_Thing, ...], key: str) -> tuple[str, ...]:
-    """How many there are of each shape, colour and pair of both; one shape that is not there counts 0."""
+    """How many there are of each shape, colour and pair of both, and what is outermost.
+
+    One shape that is not there counts 0.
+    """
     shapes = Counter(thing.shape for thing in things)
     colours = Counter(thing.colour for thing in things)
     pairs = Counter((thing.colour, thing.shape) for thing in things)
@@ -171,7 +185,8 @@ def _facts(things: tuple[_Thing, ...], key: str) -> tuple[str, ...]:
     absent = random.Random(key).choice([shape for shape in SHAPES if shape not in shapes])
     found = [f"{name} {number}" for counted in (shapes, colours) for name, number in counted.items()]
     found += [f"{colour} {shape} {pairs[colour, shape]}" for colour in colours for shape in shapes]
-    return (*found, f"{absent} 0")
+    outermost = [f"{side.split()[-1]} {thing.colour} {thing.shape}" for side, thing in _leaders(things)]
+    return (*found, f"{absent} 0", *outermost)
 
 
 def draw(rng: random.Random, split: str) -> Draft:

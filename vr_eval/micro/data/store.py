@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TEST_IMAGES = 256
 TEST_QUESTIONS = 2  # per image
-_COLUMNS = 2  # raised when the columns of a kept file change, so that no older file is taken for a new one
+_COLUMNS = 3  # raised when the columns of a kept file or the facts change, so that no older file is taken for a new one
 _CHUNK = 64  # scenes a worker draws at a time
 
 
