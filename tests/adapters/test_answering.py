@@ -13,6 +13,7 @@ from tests.adapters.world import png
 from vr_eval.adapters import answering
 from vr_eval.adapters.answering import Answerer, CellError, prepare
 from vr_eval.adapters.questions import Answer, Messages, Question
+from vr_eval.models.features import ImageEncoder
 from vr_eval.models.lvlm import LVLM
 from vr_eval.training.conversation import encode
 
@@ -118,6 +119,26 @@ def test_running_out_of_memory_halves_the_batch(
     answers = Answerer(lvlm, reader, batch_size=8).answer(mixed())
     assert texts(answers) == texts(alone)
     assert sizes[:3] == [8, 4, 2] or sizes[:3] == [6, 3, 2]
+
+
+def test_memory_that_images_take_halves_the_batch_too_and_what_never_fits_is_no_answer(
+    lvlm: LVLM, reader: LlavaProcessor, alone: list[Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = ImageEncoder.read
+
+    def small_memory(self: ImageEncoder, samples: Any) -> Any:
+        if sum(map(len, samples)) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return read(self, samples)
+
+    monkeypatch.setattr(ImageEncoder, "read", small_memory)
+    most = 3
+    assert texts(Answerer(lvlm, reader, batch_size=8).answer(mixed())) == texts(alone)
+    most = 0
+    answers = Answerer(lvlm, reader, batch_size=8).answer(mixed())
+    for answer, right in zip(answers, alone, strict=True):
+        assert answer.text == right.text or answer.failure == "OutOfMemoryError: CUDA out of memory"
+    assert {bool(answer.failure) for answer in answers} == {True, False}
 
 
 def test_a_model_that_fails_on_everything_ends_the_cell_after_a_few_questions(

@@ -92,6 +92,9 @@ def test_a_model_of_another_family(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     message = refused(Source(str(tmp_path)))
     assert "not a known checkpoint (given: 'bert'; allowed: a LLaVA or InternVL checkpoint: model_type llava" in message
+    assert "-hf" not in message
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "internvl_chat"}))
+    assert "the checkpoint of the same name that ends with -hf" in refused(Source(str(tmp_path)))
 
 
 def changed_config(folder: Path, **changes: Any) -> None:

@@ -23,6 +23,8 @@ from vr_eval.models.spec import Source, Tiling
 
 PORTED = ("llava", "llava_next", "llava_onevision")
 _ORIGINAL_DECODERS = {"LlavaLlama": "llama", "LlavaQwen": "qwen2", "LlavaMistral": "mistral", "LlavaPhi": "phi"}
+_UNPORTED = "internvl_chat"
+"""InternVL's own code, which the hub keeps beside transformers' port."""
 _ONEVISION_LIMIT = "anyres_max_"
 
 
@@ -59,7 +61,9 @@ def describe(content: Mapping[str, Any], source: Source, tower: Source | None = 
         return Described(_ported(content, source))
     known = ", ".join((*PORTED, MODEL_TYPE))
     allowed = f"a LLaVA or InternVL checkpoint: model_type {known}, or an original one with mm_vision_tower"
-    raise InputError(Problem("not a known checkpoint", source.name, given=content.get("model_type"), allowed=allowed))
+    given = content.get("model_type")
+    hint = "Take the checkpoint of the same name that ends with -hf." if given == _UNPORTED else None
+    raise InputError(Problem("not a known checkpoint", source.name, given=given, allowed=allowed, hint=hint))
 
 
 def renamings() -> dict[str, str]:
