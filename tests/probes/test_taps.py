@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor
 
 from tests.tiny import batch, pixels, prompt, tiny_lvlm
+from vr_eval.config.fields import info_of
 from vr_eval.models.lvlm import LVLM
-from vr_eval.probes.taps import Pooled, encode, levels_read, run_tapped, taps_of
+from vr_eval.probes.options import ProbeFile
+from vr_eval.probes.taps import POOLS, Pooled, attention_pool, encode, levels_read, run_tapped, taps_of
 
 MODELS: dict[str, tuple[str, int, str, str, dict[str, Any]]] = {
     "plain": ("avg_pool", 4, "none", "none", {}),
@@ -170,6 +173,22 @@ def test_the_maximum_is_over_vision_tokens_alone() -> None:
     run_tapped(model, ids, encode(model, pixels(1), levels_read(model)), pooled)
     assert torch.equal(pooled.found["decoder.3", "max"], tokens["decoder.3"].amax(1))
     assert list(pooled.found) == [("decoder.3", "max")]
+
+
+def test_the_attention_pool_weighs_tokens_by_their_likeness_to_the_mean() -> None:
+    tokens = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    scores = torch.einsum("bnd,bd->bn", tokens, tokens.mean(1)) / 2  # the root of the width
+    expected = (scores.softmax(1)[..., None] * tokens).sum(1)
+    pooled = Pooled([("projector", "attention")])
+    pooled("projector", tokens, None)
+    torch.testing.assert_close(pooled.found["projector", "attention"], expected)
+    alike = tokens[:, :1].expand(-1, 5, -1)
+    torch.testing.assert_close(attention_pool(alike), alike[:, 0])
+    assert attention_pool(tokens.bfloat16()).dtype == torch.float32
+
+
+def test_the_pools_of_probe_files_are_those_there_are() -> None:
+    assert info_of(next(field for field in fields(ProbeFile) if field.name == "pools")).choices == tuple(POOLS)
 
 
 @pytest.mark.parametrize("parts", [(5, 6), (5, "image", "image", 6)])

@@ -40,7 +40,9 @@ class ProbeFile:
         default_note="everywhere",
     )
     pools: tuple[str, ...] = described(
-        ("mean",), "how the vision tokens of an image become one feature vector", choices=("mean", "max")
+        ("mean",),
+        "how the vision tokens of an image become one feature vector; attention: of the mean token to all (ours)",
+        choices=("mean", "max", "attention"),
     )
     probes: tuple[str, ...] = described(
         ("ridge", "logistic"), "linear classifiers to fit", choices=("ridge", "logistic")

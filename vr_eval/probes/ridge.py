@@ -72,6 +72,12 @@ class Linear:
     weight: Tensor
     bias: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[Linear]) -> Linear:
+        """Classifiers of all taps of `parts`, in their order."""
+        scale = Scale(*(torch.cat([getattr(part.scale, name) for part in parts]) for name in ("mean", "deviation")))
+        return cls(scale, torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))
+
     def predict(self, stack: Stack) -> NDArray[np.int64]:
         """Classes ``(T, S, n)``."""
         strengths = self.weight.shape[1]

@@ -207,12 +207,35 @@ class Pooled:
     """A `Note` that keeps one feature vector per image, tap and pool, and nothing else of the tokens."""
 
     def __init__(self, places: Iterable[tuple[str, str]]) -> None:
-        """`places`: taps and pools (`mean`, `max`)."""
+        """`places`: taps and names of `POOLS`."""
         self.places = frozenset(places)
         self.found: dict[tuple[str, str], Tensor] = {}
 
     def __call__(self, tap: str, tokens: Tensor, kept: Tensor | None) -> None:
-        if (tap, "mean") in self.places:
-            self.found[tap, "mean"] = tokens.mean(1, dtype=torch.float32)
-        if (tap, "max") in self.places:
-            self.found[tap, "max"] = tokens.amax(1).float()
+        for name, pool in POOLS.items():
+            if (tap, name) in self.places:
+                self.found[tap, name] = pool(tokens)
+
+
+def mean_pool(tokens: Tensor) -> Tensor:
+    """The mean token ``(B, width)`` of ``(B, N, width)``, float32."""
+    return tokens.mean(1, dtype=torch.float32)
+
+
+def max_pool(tokens: Tensor) -> Tensor:
+    """The largest value of every channel ``(B, width)`` of ``(B, N, width)``, float32."""
+    return tokens.amax(1).float()
+
+
+def attention_pool(tokens: Tensor) -> Tensor:
+    """Attention of the mean token to all tokens ``(B, N, width)``, one head without weights: ``(B, width)``, float32.
+
+    Ours: a query that is learned would need every token of every image once more for each of its steps; the mean is
+    known after one pass, and shows tokens like the rest of their image more than others.
+    """
+    query = mean_pool(tokens)[:, None]
+    return nn.functional.scaled_dot_product_attention(query, tokens.float(), tokens.float())[:, 0]
+
+
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {"mean": mean_pool, "max": max_pool, "attention": attention_pool}
+"""How the vision tokens of an image become one feature vector, by its name in probe files."""
