@@ -10,8 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from tests.adapters.world import TASKS
+from tests.internvl import internvl
 from tests.llava import KINDS, SIZES, image, ported, tiny_preset
+from vr_eval.adapters import lmms
 from vr_eval.adapters.answering import Answerer, prepare
+from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.adapters.questions import Question
 from vr_eval.config.cell import Cell
 from vr_eval.config.recipe import Recipe
@@ -32,10 +36,10 @@ def messages(numbers: tuple[int, ...]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [*content, {"type": "text", "text": f"what is printed {sum(numbers)}?"}]}]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "internvl"])
 @pytest.mark.parametrize("store", [FeatureStore(), None], ids=["stored", "unstored"])
 def test_answers_in_batches_are_those_of_transformers(kind: str, store: FeatureStore | None, tmp_path: Path) -> None:
-    source = ported(kind, tmp_path)
+    source = internvl(tmp_path) if kind == "internvl" else ported(kind, tmp_path)
     ours, processor = open_model(source.name)
     answerer = Answerer(ours.to_inference(), processor, batch_size=4, store=store)
     how = {"max_new_tokens": 5, "until": ["\n\n"]}
@@ -54,6 +58,14 @@ def test_answers_in_batches_are_those_of_transformers(kind: str, store: FeatureS
             out = theirs.generate(**inputs, max_new_tokens=5, do_sample=False, **shown)
         expected = reader.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         assert answer.text == second.text == expected.split("\n\n")[0]
+
+
+def test_lmms_eval_asks_another_family(root: Path, tmp_path: Path) -> None:
+    """As `lmms-eval --model vr_eval --model_args pretrained=DIR` does it."""
+    lm = lmms.VrEval(internvl(tmp_path / "hub").name, batch_size=4)
+    result = lmms.evaluate(lm, load_tasks([TASKS[0]])[TASKS[0]], 6, "pretrained=x")
+    assert [question.answer.failure for question in result.questions] == [""] * 6
+    assert {type(question.score) for question in result.questions} == {float}
 
 
 def test_llama_prompts_begin_with_their_own_token(tmp_path: Path) -> None:

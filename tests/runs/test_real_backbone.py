@@ -12,6 +12,7 @@ from tests.llava import tiny_preset
 from vr_eval.cli import main
 from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import cell_id
+from vr_eval.models import hub
 
 GRID = """\
 name: real
@@ -52,6 +53,23 @@ def test_a_run_of_a_published_checkpoint_trains_nothing(
     assert cell_id(whole.cells[0], whole) == cell_id(
         whole.cells[0], load_grid("real.yaml", loading={"dtype": "float32"})
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "package"), [("--bits=4", "bitsandbytes"), ("--attention=flash_attention_2", "flash_attn")]
+)
+def test_a_package_that_is_missing_is_said_before_anything_is_done(
+    option: str, package: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_preset(root / "hub", monkeypatch)
+    found = hub.importlib.util.find_spec
+    monkeypatch.setattr(hub.importlib.util, "find_spec", lambda name: None if name == package else found(name))
+    (root / "real.yaml").write_text(GRID)
+    assert main(["run", "real.yaml", option]) == 2
+    said = capsys.readouterr().err
+    assert f"this needs the package {package}\n    Install it (pip install {package.replace('_', '-')})" in said
+    assert "Traceback" not in said
+    assert not (root / "runs").exists()
 
 
 def test_weights_that_cannot_be_had_are_one_line_in_the_report_of_the_run(
