@@ -15,9 +15,10 @@ from torch import Tensor
 
 from vr_eval.adapters.answering import prepare
 from vr_eval.methods.levels import Level, in_order
-from vr_eval.models.features import tower_id
+from vr_eval.models.features import processed, tower_id
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor
+from vr_eval.models.tiles import BASE_ONLY
 from vr_eval.probes.data.base import Split
 from vr_eval.probes.keys import tap_keys
 from vr_eval.probes.store import SHARD, Features, TapStore
@@ -64,8 +65,12 @@ class Subject:
 
     def pixels(self, images: Sequence[Any]) -> Tensor:
         """Base views ``(len(images), 3, height, width)`` on the model's device."""
-        pixels: Tensor = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
-        pixels = pixels[:, 0] if pixels.dim() == 5 else pixels  # tile 0 is the base view
+        processor, tiling = self.processor.image_processor, self.model.config.tiles
+        if tiling is None:
+            pixels: Tensor = processor(list(images), return_tensors="pt")["pixel_values"]
+        else:  # as of an image that is shown as its base view alone; where that is asked in vain, it is among the tiles
+            base = 0 if tiling.scheme == "anyres" else -1
+            pixels = torch.stack([processed(processor, image, BASE_ONLY)[base] for image in images])
         return pixels.to(self.model.device, self.model.dtype)
 
     def batches(self, split: Split, rows: range, batch_size: int) -> Iterator[tuple[range, Tensor]]:

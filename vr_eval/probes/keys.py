@@ -21,7 +21,7 @@ from vr_eval.models.lvlm import LVLM
 from vr_eval.probes.tapnames import OUT, PRUNING, REFUSION, decoder_tap, tower_tap
 from vr_eval.probes.taps import tower_levels_of
 
-PROBE_VERSION = 1
+PROBE_VERSION = 2
 """Raised by hand when a tap or a pool computes something else."""
 
 _UNRELATED = ("_name_or_path", "architectures", "dtype", "transformers_version")
