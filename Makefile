@@ -32,8 +32,9 @@ lint: install
 types: install
 	$(BIN)/mypy
 
+# A process for each core, one thread each: several threads in one process take twice as long.
 tests: install
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses logical --dist loadfile
 
 slow: install
 	$(BIN)/python -m pytest -q -m slow

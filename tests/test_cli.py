@@ -11,6 +11,7 @@ import pytest
 
 from vr_eval import cli
 from vr_eval.errors import InputError, Problem, VrEvalError
+from vr_eval.processes import ALONE
 
 ROOT = Path(cli.__file__).parents[1]
 HEAVY = ["torch", "transformers", "datasets", "pandas", "numpy", "lmms_eval", "pyarrow", "PIL", "matplotlib", "jinja2"]
@@ -160,7 +161,7 @@ def test_train_and_report_pass_their_arguments(monkeypatch: pytest.MonkeyPatch) 
     fake(monkeypatch, "vr_eval.report", "build", calls)
     assert cli.main(["train", "projectors"]) == 1
     assert cli.main(["report", "runs/x"]) == 0
-    assert calls[0][1] == {"device": "auto"}  # type: ignore[index]
+    assert calls[0][1] == {"device": "auto", "spread": ALONE}  # type: ignore[index]
     assert calls[1] == ((Path("runs/x"),), {})
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
-from PIL import ImageFile
 
 from vr_eval.errors import Problem
 
@@ -49,13 +47,3 @@ def no_judge(task: str, missing: list[str]) -> Problem:
         allowed="chartqa" if task.startswith("charxiv") else None,
         hint=f"If you want that, set {', '.join(missing)} in the environment.",
     )
-
-
-@contextlib.contextmanager
-def whole_images() -> Iterator[None]:
-    """A truncated image is an error: importing lmms-eval makes Pillow fill it up with grey without a word."""
-    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before

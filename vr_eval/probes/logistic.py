@@ -61,7 +61,7 @@ def _fit(stack: Stack, labels: NDArray[np.int64], classes: int, strengths: Tenso
     data = _Data(stack, scale, vectors, torch.from_numpy(labels).to(stack.device), classes)
     strengths = strengths.float().to(stack.device)
     before = weight = data.start()
-    found = {}
+    found: dict[int, Tensor] = {}
     for place in strengths.mean(0).argsort(descending=True).tolist():
         ahead = weight if len(found) < 2 else 2 * weight - before
         before, weight = weight, _solve(data, strengths[:, place], ahead, tolerance)

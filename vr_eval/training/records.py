@@ -20,7 +20,7 @@ from PIL import Image
 
 from vr_eval.config.recipe import StageData
 from vr_eval.errors import InputError, Problem
-from vr_eval.models.reading import upright
+from vr_eval.models.reading import upright, whole_images
 from vr_eval.paths import home
 
 _IMAGES = ("image", "images")
@@ -68,10 +68,9 @@ class Records:
         """One image of a dialogue as upright RGB. Raises BrokenSample: it is missing, or no image."""
         path = Path(image if isinstance(image, str) else image.get("path") or "")
         held = None if isinstance(image, str) else image.get("bytes")
+        file: Any = io.BytesIO(held) if held is not None else self.image_folder / path if self.image_folder else path
         try:
-            if held is not None:
-                return upright(Image.open(io.BytesIO(held)))
-            with Image.open(self.image_folder / path if self.image_folder is not None else path) as opened:
+            with whole_images(), Image.open(file) as opened:
                 return upright(opened)
         except FileNotFoundError:
             raise BrokenSample("an image is missing") from None

@@ -9,8 +9,8 @@ from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 from PIL.Image import DecompressionBombError, Image
 
-from vr_eval.adapters.data import whole_images
 from vr_eval.errors import InputError, Problem
+from vr_eval.models.reading import whole_images
 
 
 def decoded(content: Path | bytes, name: str) -> Image:
