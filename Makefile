@@ -34,7 +34,7 @@ types: install
 
 # A process for each core, one thread each: several threads in one process take twice as long.
 tests: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses logical --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile
 
 slow: install
 	$(BIN)/python -m pytest -q -m slow
