@@ -26,13 +26,17 @@ MEMORY = 10
 """Curvature pairs that are kept."""
 MAX_ITERATIONS = 1000
 """Steps at one strength; what is not solved by then is taken as it is."""
-TOLERANCE = 1e-4
-"""A problem is solved when no entry of its gradient is larger (scikit-learn's criterion and default)."""
+TOLERANCE = 1e-5
+"""A problem is solved when no entry of its gradient is larger.
+
+scikit-learn's criterion and a tenth of its default, which at weak strengths ends whole points of accuracy away from the
+minimum.
+"""
 _READY = 2**27
 """Feature values that are kept standardised in memory; more are made again in every pass."""
 _ARMIJO = 1e-4
 _SMALLEST_STEP = 1e-4
-_TOGETHER = 2**17
+_TOGETHER = 2**18
 """Weights at one strength that advance together on a CPU: so many, and their curvature pairs, stay in its cache."""
 _VECTOR = 16
 """Matrix products over a multiple of this many columns are up to twice as fast."""
@@ -40,22 +44,19 @@ _NEVER = -1e4
 """Bias of a class that fills up: its chance is 0, and so is its gradient."""
 
 
-def fit_logistic(
-    stack: Stack, labels: NDArray[np.int64], classes: int, strengths: Tensor, tolerance: float = TOLERANCE
-) -> Linear:
+def fit_logistic(stack: Stack, labels: NDArray[np.int64], classes: int, strengths: Tensor) -> Linear:
     """Logistic regression of T taps with strengths ``(T, S)``; float32 on the device of `stack`."""
     count = len(stack.arrays)
     step = max(1, _TOGETHER // (stack.width * classes)) if stack.device.type == "cpu" else count
     starts = range(0, count, step)
     some = [Stack(stack.arrays[start : start + step], stack.rows, stack.device) for start in starts]
     found = [
-        _fit(part, labels, classes, strengths[start : start + step], tolerance)
-        for part, start in zip(some, starts, strict=True)
+        _fit(part, labels, classes, strengths[start : start + step]) for part, start in zip(some, starts, strict=True)
     ]
     return found[0] if len(found) == 1 else Linear.joined(found)
 
 
-def _fit(stack: Stack, labels: NDArray[np.int64], classes: int, strengths: Tensor, tolerance: float) -> Linear:
+def _fit(stack: Stack, labels: NDArray[np.int64], classes: int, strengths: Tensor) -> Linear:
     scale = Scale.of(stack)
     vectors = _principal(stack, scale)
     data = _Data(stack, scale, vectors, torch.from_numpy(labels).to(stack.device), classes)
@@ -64,7 +65,7 @@ def _fit(stack: Stack, labels: NDArray[np.int64], classes: int, strengths: Tenso
     found: dict[int, Tensor] = {}
     for place in strengths.mean(0).argsort(descending=True).tolist():
         ahead = weight if len(found) < 2 else 2 * weight - before
-        before, weight = weight, _solve(data, strengths[:, place], ahead, tolerance)
+        before, weight = weight, _solve(data, strengths[:, place], ahead)
         found[place] = weight[..., :classes]
     solved = torch.stack([found[place] for place in range(strengths.shape[1])], dim=1)  # (T, S, d + 1, C)
     return Linear(scale, vectors[:, None] @ solved[:, :, :-1], solved[:, :, -1])
@@ -96,11 +97,13 @@ class _Data:
         size = len(self.stack.arrays) * len(self.stack.rows) * self.stack.width
         self._ready = list(self._made()) if size <= _READY else None
         self.only(list(range(len(self.stack.arrays))))
+        filled = -(-self.classes // _VECTOR) * _VECTOR
+        self.real = (torch.arange(filled, device=self.vectors.device) < self.classes).float()
+        """1 for a class, 0 for one that fills up."""
 
     def start(self) -> Tensor:
         """Weights ``(T, d + 1, C')`` at which all classes are equally likely; C' is C filled up."""
-        filled = -(-self.classes // _VECTOR) * _VECTOR
-        weight = self.vectors.new_zeros(len(self.vectors), self.stack.width + 1, filled)
+        weight = self.vectors.new_zeros(len(self.vectors), self.stack.width + 1, len(self.real))
         weight[:, -1, self.classes :] = _NEVER
         return weight
 
@@ -108,136 +111,211 @@ class _Data:
         """Go on with some of the taps."""
         self._taps, self._turn = taps, self.vectors[taps]
 
-    def loss(self, weight: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropies ``(R,)`` and their gradients, both at `weight` ``(R, d + 1, C')``.
+    def loss(self, weight: Tensor, penalty: Tensor, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Objectives ``(R,)``, their gradients, and these gradients' largest entries, where features are not rotated.
 
         Args:
+            weight: Where, ``(R, d + 1, C')``.
+            penalty: ``(R, 1, 1)``.
             rows: which of the taps in use.
         """
         loss, gradient = weight.new_zeros(len(weight)), torch.zeros_like(weight)
         turn = self._turn[rows] if len(rows) < len(self._taps) else self._turn
-        for row, part, x, chances in self._chances(weight, turn, rows):
+        turned = turn @ weight[:, :-1]
+        for row, part, x, chances in self._chances(turned, weight[:, -1], rows):
             target = self.labels[part, None]
             right = chances.gather(1, target)
             loss[row] -= right.clamp(min=1e-37).log().sum()
             chances.scatter_(1, target, right - 1)
             gradient[row, :-1].addmm_(x.T, chances)
             gradient[row, -1] += chances.sum(0)
+        gradient /= len(self.labels)
+        shrunk = penalty * turned
+        gradient[:, :-1] += shrunk
+        steepest = gradient.abs().amax((-1, -2))
         gradient[:, :-1] = turn.mT @ gradient[:, :-1]
-        return loss / len(self.labels), gradient / len(self.labels)
+        return loss / len(self.labels) + 0.5 * _dot(shrunk, turned), gradient, steepest
 
     def curvature(self, weight: Tensor) -> Tensor:
         """The diagonal of the Hessian of the mean cross-entropy in the rotated space, ``(A, d + 1, C')``."""
         found = torch.zeros_like(weight)
-        for row, _, x, chances in self._chances(weight, self._turn, list(range(len(weight)))):
+        turned = self._turn @ weight[:, :-1]
+        for row, _, x, chances in self._chances(turned, weight[:, -1], list(range(len(weight)))):
             spread = chances * (1 - chances)
             found[row, :-1].addmm_((x @ self._turn[row]).square_().T, spread)
             found[row, -1] += spread.sum(0)
         return found / len(self.labels)
 
-    def _chances(self, weight: Tensor, turn: Tensor, rows: list[int]) -> Iterator[tuple[int, slice, Tensor, Tensor]]:
+    def _chances(self, weight: Tensor, bias: Tensor, rows: list[int]) -> Iterator[tuple[int, slice, Tensor, Tensor]]:
         """Place in `weight`, images, their features ``(m, d)`` and chances ``(m, C')``: one tap at a time."""
-        turned = turn @ weight[:, :-1]
         for part, x in self._made() if self._ready is None else self._ready:
             for place, row in enumerate(rows):
                 own = x[self._taps[row]]
-                yield place, part, own, torch.addmm(weight[place, -1], own, turned[place]).softmax(-1)
+                yield place, part, own, torch.addmm(bias[place], own, weight[place]).softmax(-1)
 
     def _made(self) -> Iterator[tuple[slice, Tensor]]:
         for part, x in self.stack.chunks(CHUNK):
             yield part, self.scale.apply(x).float()
 
 
-def _solve(data: _Data, strengths: Tensor, start: Tensor, tolerance: float) -> Tensor:
+def _solve(data: _Data, strengths: Tensor, start: Tensor) -> Tensor:
     """Weights ``(T, d + 1, C')`` of one strength per tap ``(T,)``, the last row the biases."""
     taps = torch.arange(len(strengths), device=strengths.device)
     data.only(taps.tolist())
-    state = _State(data, strengths, start, tolerance)
+    state = _State(data, strengths, start)
     result = start.clone()
     for _ in range(MAX_ITERATIONS):
         if not bool(state.open.all()):
-            result[taps] = state.weight
+            result[taps] = state.at.weight
             taps = taps[state.open]
             data.only(taps.tolist())
             state.keep(state.open)
         if not len(taps):
             break
         state.step()
-    result[taps] = state.weight
+    result[taps] = state.at.weight
     return result
+
+
+@dataclass
+class _Point:
+    """Weights ``(A, d + 1, C')``, loss and gradient there, and the gradient's largest entry for features as given."""
+
+    weight: Tensor
+    loss: Tensor
+    gradient: Tensor
+    steepest: Tensor
+
+    def of(self, rows: Tensor) -> _Point:
+        return _Point(self.weight[rows], self.loss[rows], self.gradient[rows], self.steepest[rows])
+
+    def put(self, rows: Tensor, other: _Point) -> None:
+        """Let the problems `rows` stand where `other` does."""
+        self.weight[rows], self.loss[rows] = other.weight, other.loss
+        self.gradient[rows], self.steepest[rows] = other.gradient, other.steepest
 
 
 class _State:
     """Where every open problem stands. All tensors begin ``(A,)``."""
 
-    def __init__(self, data: _Data, strengths: Tensor, weight: Tensor, tolerance: float) -> None:
-        self.data, self.weight, self.tolerance = data, weight, tolerance
-        self.penalty = strengths[:, None, None].expand(-1, weight.shape[1], 1).clone()
-        self.penalty[:, -1] = 0
-        # Of where it begins; every step's newest pair rescales it.
-        self.inverse = 1 / (data.curvature(weight) + self.penalty).clamp(min=1e-8)
-        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.loss, self.gradient = self.evaluate(weight, torch.arange(len(weight), device=weight.device))
-        self.open = self.gradient.abs().amax((-1, -2)) > tolerance
-
-    def evaluate(self, weight: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses ``(R,)`` and gradients of the problems `rows` at `weight` ``(R, d + 1, C')``, penalty included."""
-        loss, gradient = self.data.loss(weight, rows.tolist())
-        shrunk = self.penalty[rows] * weight
-        return loss + 0.5 * _dot(shrunk, weight), gradient + shrunk
+    def __init__(self, data: _Data, strengths: Tensor, weight: Tensor) -> None:
+        self.data, self.penalty = data, strengths[:, None, None]
+        curvature = data.curvature(weight)
+        curvature[:, :-1] += self.penalty
+        self.inverse = data.real / curvature.clamp(min=1e-8)
+        self.memory = _Memory(weight)
+        self.at = _Point(weight, *data.loss(weight, self.penalty, list(range(len(weight)))))
+        self.open = self.at.steepest > TOLERANCE
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the problems."""
-        for name in ("weight", "penalty", "inverse", "loss", "gradient", "open"):
+        for name in ("penalty", "inverse", "open"):
             setattr(self, name, getattr(self, name)[rows])
-        self.pairs = [(s[rows], y[rows], rho[rows]) for s, y, rho in self.pairs]
-
-    def direction(self) -> Tensor:
-        """Two-loop recursion, each problem with its own pairs; a pair that does not count has rho 0."""
-        towards = self.gradient.clone()
-        shares = []
-        for s, y, rho in reversed(self.pairs):
-            share = rho * _dot(s, towards)
-            shares.append(share)
-            towards -= share[:, None, None] * y
-        towards *= self.inverse
-        if self.pairs:
-            # The true curvature along the newest pair over the assumed one.
-            s, y, rho = self.pairs[-1]
-            scale = 1 / (rho * _dot(y, self.inverse * y)).clamp(min=1e-12)
-            towards *= torch.where(rho > 0, scale, torch.ones_like(scale))[:, None, None]
-        for (s, y, rho), share in zip(self.pairs, reversed(shares), strict=True):
-            towards += (share - rho * _dot(y, towards))[:, None, None] * s
-        return -towards
+        self.at = self.at.of(rows)
+        self.memory.keep(rows)
 
     def step(self) -> None:
         """One iteration: a direction for every problem, and the longest step of 1, 1/2, ... that lowers its loss."""
-        direction = self.direction()
-        slope = _dot(direction, self.gradient)
-        direction = torch.where((slope < 0)[:, None, None], direction, -self.inverse * self.gradient)
-        slope = _dot(direction, self.gradient)
-        weight, loss, gradient = self.weight.clone(), self.loss.clone(), self.gradient.clone()
-        rows, length = torch.arange(len(weight), device=weight.device), 1.0
-        while len(rows) and length > _SMALLEST_STEP:
-            tried = self.weight[rows] + length * direction[rows]
-            new_loss, new_gradient = self.evaluate(tried, rows)
-            # Float32 cannot tell losses apart that differ by less.
-            bound = self.loss[rows] + _ARMIJO * length * slope[rows] + 1e-6 * self.loss[rows].abs()
-            lower = new_loss <= bound
-            taken = rows[lower]
-            weight[taken], loss[taken], gradient[taken] = tried[lower], new_loss[lower], new_gradient[lower]
-            rows, length = rows[~lower], length / 2
-        self._move(weight, loss, gradient)
+        old = self.at
+        first = self._precondition(old.gradient)
+        direction = -self.memory.descent(old.gradient, first)
+        slope = _dot(direction, old.gradient)
+        up = slope >= 0
+        direction[up], slope[up] = -first[up], -_dot(first, old.gradient)[up]
+        # Float32 cannot tell losses apart that differ by less.
+        least = old.loss + 1e-6 * old.loss.abs()
+        rows, length = torch.arange(len(slope), device=slope.device), 1.0
+        new = self._evaluate(old.weight + direction, rows)
+        while len(rows := rows[new.loss[rows] > least[rows] + _ARMIJO * length * slope[rows]]):
+            length /= 2
+            if length < _SMALLEST_STEP:
+                new.put(rows, old.of(rows))
+                break
+            new.put(rows, self._evaluate(old.weight[rows] + length * direction[rows], rows))
+        change = new.gradient - old.gradient
+        self.memory.add(new.weight - old.weight, change, self._precondition(change))
+        self.at, self.open = new, new.steepest > TOLERANCE
         self.open[rows] = False  # no step along a downhill direction lowers the loss: rounding is all that is left
 
-    def _move(self, weight: Tensor, loss: Tensor, gradient: Tensor) -> None:
-        """Go to `weight`, and remember what the way there says about the curvature."""
-        s, y = weight - self.weight, gradient - self.gradient
-        curve = _dot(s, y)
-        rho = torch.where(curve > 1e-10 * _dot(y, y), 1 / curve.clamp(min=1e-30), torch.zeros_like(curve))
-        self.pairs = [*self.pairs[-MEMORY + 1 :], (s, y, rho)]
-        self.weight, self.loss, self.gradient = weight, loss, gradient
-        self.open = gradient.abs().amax((-1, -2)) > self.tolerance
+    def _precondition(self, gradient: Tensor) -> Tensor:
+        """The inverse Hessian that L-BFGS begins with: its diagonal's, among weights that sum to 0 over the classes.
+
+        The sum changes no chance: a step along it would have to be taken back by the penalty, slowly if that is weak.
+        """
+        return self._centred(self._centred(gradient) * self.inverse)
+
+    def _centred(self, x: Tensor) -> Tensor:
+        return (x - x.sum(-1, keepdim=True) / self.data.classes) * self.data.real
+
+    def _evaluate(self, weight: Tensor, rows: Tensor) -> _Point:
+        return _Point(weight, *self.data.loss(weight, self.penalty[rows], rows.tolist()))
+
+
+class _Memory:
+    """The newest curvature pairs of A problems, and what they say the inverse Hessian is.
+
+    Compact form of L-BFGS (Byrd, Nocedal, Schnabel 1994, theorem 2.2), begun with an inverse Hessian H of the caller's:
+    two products with all pairs instead of four with each. A place without a pair holds zeros, and in `upper` the
+    identity's row, and so changes nothing.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        count, size = len(like), like[0].numel()
+        self.pairs = like.new_zeros(count, 2 * MEMORY, size)
+        """Steps s and H times changes of the gradient, Hy: s and Hy of place 0, of place 1, ..."""
+        self.upper = torch.eye(MEMORY, dtype=torch.float64, device=like.device).repeat(count, 1, 1)
+        """s_i y_j of every i that is not newer than j, else 0."""
+        self.curves = self.upper.new_zeros(count, MEMORY)
+        """s_i y_i."""
+        self.inner = torch.zeros_like(self.upper)
+        """y_i H y_j."""
+        self.scale = self.upper.new_ones(count)
+        """Of H: the newest true curvature over the one that H assumes."""
+        self.order: list[int] = []
+        """Places, the oldest first."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of the problems."""
+        for name in ("pairs", "upper", "curves", "inner", "scale"):
+            setattr(self, name, getattr(self, name)[rows])
+
+    def add(self, s: Tensor, y: Tensor, hy: Tensor) -> None:
+        """Remember a step, what it changed the gradient by, and H times that; only positive curvatures count."""
+        place = self.order.pop(0) if len(self.order) == MEMORY else len(self.order)
+        self.order.append(place)
+        used = len(self.order)
+        length = _dot(y, hy)
+        counts = _dot(s, y) > 1e-10 * length
+        for row, vector in ((2 * place, s), (2 * place + 1, hy)):
+            self.pairs[:, row] = (vector * counts[:, None, None]).flatten(1)
+        dots = self._products(y)
+        self.upper[:, place] = 0
+        self.upper[:, :used, place] = dots[..., 0]
+        self.curves[:, place] = dots[:, place, 0]
+        self.inner[:, :used, place] = self.inner[:, place, :used] = dots[..., 1] * counts[:, None]
+        self.scale = torch.where(counts, self.curves[:, place] / length, self.scale)
+        self.upper[:, place, place] += ~counts
+
+    def descent(self, gradient: Tensor, first: Tensor) -> Tensor:
+        """The inverse Hessian times `gradient`, where `first` is H times it; all ``(A, d + 1, C')``."""
+        if not self.order:
+            return first.clone()
+        order, scale = self.order, self.scale[:, None, None]
+        dots = self._products(gradient)[:, order, :, None]
+        upper, inner = self.upper[:, order][:, :, order], self.inner[:, order][:, :, order]
+        along = torch.linalg.solve_triangular(upper, dots[:, :, 0], upper=True)
+        right = (inner @ along - dots[:, :, 1]) * scale + self.curves[:, order, None] * along
+        shares = torch.empty_like(dots)
+        shares[:, order, 0] = torch.linalg.solve_triangular(upper.mT, right, upper=False)
+        shares[:, order, 1] = -scale * along
+        change = shares.flatten(1).to(first.dtype)[:, None] @ self.pairs[:, : 2 * len(order)]
+        return first * scale.to(first.dtype) + change.view_as(first)
+
+    def _products(self, vector: Tensor) -> Tensor:
+        """``(A, places, 2)`` float64: every s and every Hy times `vector`."""
+        # A row vector times the transpose: a matrix times a column vector is many times slower.
+        dots = vector.flatten(1)[:, None] @ self.pairs[:, : 2 * len(self.order)].mT
+        return dots.double().view(len(vector), -1, 2)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
