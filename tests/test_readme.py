@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from vr_eval.cli import _parser
@@ -36,6 +37,23 @@ def test_every_number_is_that_of_the_committed_report(grid: str) -> None:
     assert len(rows) > 5
     for row in rows:
         assert row in README
+
+
+def test_what_it_says_of_single_tokens_is_in_the_committed_probes() -> None:
+    table = ROOT / "reports" / "demo" / "probe_tiny_imagenet" / "single_tokens_which_glyph_is_under_it.csv"
+    found = pd.read_csv(table).set_index("label")
+    quarter = found[found.index.str.fullmatch(r"\w+ 1/4")]
+    again = found.loc[[f"{label} + vision_remember" for label in quarter.index], "end"]
+    gains = again.to_numpy() - quarter["end"].to_numpy()
+    lost = -quarter["bottleneck"]
+    ends = (found.loc[["mlp", "mlp + fastv [keep_ratio=0.25]", "mlp + random [keep_ratio=0.25]"], "end"]).tolist()
+    told = " ".join(README.split("Read off that report")[1].split("\n\n")[0].split())
+    figures = "{:.0f} % of the glyphs|{:.0f} % with FastV|{:.0f} % with random".format(*ends).split("|")
+    figures += [f"lose {lost.min():.0f} (", f"to {lost.max():.0f} points"]
+    figures += [f"{gains.min():.0f} to {gains.max():.0f} points"]
+    for figure in figures:
+        assert figure in told
+    assert (lost.idxmin(), lost.idxmax()) == ("pixel_shuffle 1/4", "tokenpacker 1/4")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

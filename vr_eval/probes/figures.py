@@ -36,6 +36,8 @@ from vr_eval.stats import Estimate
 PANEL_PX, HEAD_PX, FOOT_PX = 190, 30, 30
 LINE_PX = 19
 LONGEST = 46
+_NAMES_BELOW = 0.8
+"""Share of a panel's height that lines take; above stand the names of components and losses."""
 
 
 @dataclass(frozen=True)
@@ -263,10 +265,10 @@ def _plot(
         at = [place(tap, tower_depth) for tap in line.taps]
         low, top = ([getattr(v, end) if v.bounded else v.value for v in line.values] for end in ("low", "high"))
         axes.fill_between(at, low, top, color=colours[line.cell.id], alpha=0.12, linewidth=0)
-    axes.set_ylim(0, min(100.0, high + 18) if high < 90 else 112)
+    axes.set_ylim(0, high / _NAMES_BELOW)
     axes.set_xlim(-0.5, every[-1][0] + 0.5)
     axes.axhline(chance, color=MUTED, linewidth=1, dashes=(2, 3))
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_yticks([tick for tick in MaxNLocator(5, integer=True).tick_values(0, high) if tick <= 100])
     axes.yaxis.grid(True, color=RULE, linewidth=1)
     axes.set_axisbelow(True)
     axes.set_xlabel("")
@@ -282,9 +284,9 @@ def _plot(
 
 
 def _name_losses(axes: Axes, line: Line, colour: str, tower_depth: int) -> None:
-    """The losses of the panel's first model without refusion, named where they occur."""
-    height, at = 0.1 * axes.get_ylim()[1], place(PROJECTOR, tower_depth)
-    style: dict[str, Any] = {"color": colour, "fontsize": 10, "va": "center"}
+    """The losses of the panel's first model without refusion, named where they occur, above all lines."""
+    height, at = 0.92 * axes.get_ylim()[1], place(PROJECTOR, tower_depth)
+    style: dict[str, Any] = {"color": colour, "fontsize": 10, "va": "top"}
     if line.bottleneck.known:
         axes.text(at - 0.15, height, f"bottleneck {signed(line.bottleneck.value)}", ha="right", **style)
     if line.forgetting.known:
