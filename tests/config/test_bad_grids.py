@@ -182,6 +182,12 @@ def test_a_binary_file_is_an_error(tmp_path: Path) -> None:
         (HEAD + "cells: [{projector: mlp}]\nrecipe: [1]", "recipe: must be a mapping (given: [1]"),
         (HEAD + "cells: [{projector: mlp}]\nrecipe: {lr_decoder: .nan}", "recipe.lr_decoder: this value does not fit"),
         (HEAD + "cells: [{projector: mlp}]\nrecipe: {lr_decoder: 0}", "a number above 0, at most 1"),
+        (HEAD + "cells: [{projector: mlp}]\nrecipe: {lr_methods: 1}", "a mapping of names to: a number above 0"),
+        (HEAD + "cells: [{projector: mlp}]\nrecipe: {lr_methods: {mlp: 2}}", "lr_methods: this value does not fit"),
+        (
+            HEAD + "cells: [{projector: mlp}]\nrecipe: {lr_methods: {avg_pol: 1}}",
+            "recipe.lr_methods.avg_pol: no method of this name learns",
+        ),
         (HEAD + "cells: [{projector: mlp}]\nrecipe: {images: 10.0}", "recipe.images: this value does not fit"),
         (HEAD + "cells: [{projector: mlp}]\nrecipe: {stage1_steps: 0, stage2_steps: 0}", "nothing is trained"),
         (HEAD + "cells: [{projector: mlp}]\noptions: [a]", "options: must map methods to their options"),

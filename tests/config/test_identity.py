@@ -12,6 +12,7 @@ import pytest
 from tests.config.grid_texts import PRODUCT, write_task
 from vr_eval.config import identity
 from vr_eval.config.cell import Cell
+from vr_eval.config.frozen import FrozenDict
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
 from vr_eval.config.recipe import Recipe
@@ -64,6 +65,14 @@ def make(**changes: object) -> Cell:
 def test_the_format_of_an_identity_is_pinned() -> None:
     """If this fails, every checkpoint and result is orphaned: change it only on purpose."""
     assert checkpoint_id(make()) == GOLDEN
+
+
+def test_rates_of_single_methods_count_where_they_are_used() -> None:
+    def named(**rates: float) -> str:
+        return checkpoint_id(make(recipe=dataclasses.replace(RECIPE, lr_methods=FrozenDict(rates))))
+
+    assert named(tokenpacker=1e-4) != GOLDEN
+    assert named(mlp=1e-4) == GOLDEN
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from tests.config.grid_texts import MINIMAL, PRODUCT
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.config.recipe import Recipe
+from vr_eval.models.backbones import MICRO
 
 Load = Callable[..., Grid]
 
@@ -35,7 +36,7 @@ def test_what_is_left_out_has_defaults(load: Load) -> None:
     assert grid.seeds == (0,)
     assert grid.tasks == tuple((suite, f"vr_micro_{suite}") for suite in ("ocr", "chart", "doc", "general"))
     assert grid.suites == ("ocr", "chart", "doc", "general")
-    assert (grid.baseline, grid.limit, grid.batch_size, grid.recipe) == (None, None, 32, Recipe())
+    assert (grid.baseline, grid.limit, grid.batch_size, grid.recipe) == (None, None, 32, MICRO.recipe)
     assert grid.source == "grid.yaml"
 
 

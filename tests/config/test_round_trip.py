@@ -48,6 +48,7 @@ FILES = st.fixed_dictionaries(
                 "stage2_steps": st.integers(1, 10**6),
                 "lr_decoder": st.floats(0, 1, exclude_min=True, allow_subnormal=False),
                 "warmup": st.floats(0, 1),
+                "lr_methods": st.dictionaries(st.sampled_from(["mlp", "tokenpacker"]), st.floats(1e-9, 1)),
             },
         ),
     },

@@ -8,6 +8,7 @@ import pytest
 
 from tests.tiny import PROJECTORS, tiny_lvlm
 from vr_eval.config.cell import Cell
+from vr_eval.config.frozen import FrozenDict
 from vr_eval.config.recipe import Recipe
 from vr_eval.methods.registry import METHODS
 from vr_eval.training.stages import describe, stages_of
@@ -66,3 +67,15 @@ def test_what_is_printed_names_parts_numbers_and_rates() -> None:
     assert lines[8].split()[0] == "decoder"
     assert lines[8].endswith("learning rate 0.002")
     assert lines[9].endswith("frozen")
+
+
+def test_a_method_may_learn_at_a_rate_of_its_own() -> None:
+    recipe = dataclasses.replace(RECIPE, lr_methods=FrozenDict(avg_pool=0.5))
+    asked = cell("avg_pool", 4, "vision_remember", recipe)
+    model = tiny_lvlm("avg_pool", 4, "vision_remember")
+    first, second = stages_of(asked, model)
+    assert [part.lr for part in first.trained] == [0.5, 0.01]
+    assert [part.lr for part in second.trained] == [0.5, 0.01, 0.002]
+    later = dataclasses.replace(recipe, lr_projector_stage2=0.1)
+    _, second = stages_of(dataclasses.replace(asked, recipe=later), model)
+    assert [part.lr for part in second.trained] == [0.1, 0.1, 0.002]

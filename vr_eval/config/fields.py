@@ -6,9 +6,12 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
+
+from vr_eval.config.frozen import FrozenDict
 
 Source = Literal["paper", "official code", "ours"]
 """Where a value or a rule comes from: stated by the paper, read from the authors' code, or defined by this project."""
@@ -66,7 +69,8 @@ def allowed_of(owner: type, name: str) -> str:
 
 
 def checked(owner: type, name: str, value: object) -> object:
-    """``value`` as the field ``name`` of the dataclass ``owner`` stores it (lists become tuples, int becomes float).
+    """``value`` as the field ``name`` of the dataclass ``owner`` stores it (lists become tuples, mappings
+    are frozen, int becomes float).
 
     Raises:
         ValueError: The value does not fit; the message says what would, in the words of ``allowed_of``.
@@ -90,6 +94,10 @@ def _checked(kind: object, info: FieldInfo, value: object) -> object:
         if not isinstance(value, list | tuple) or not value:
             raise ValueError
         return tuple(_checked(item, info, entry) for entry in value)
+    if typing.get_origin(kind) is Mapping:
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise ValueError
+        return FrozenDict({key: _checked(typing.get_args(kind)[1], info, entry) for key, entry in value.items()})
     if kind is float and type(value) is int:
         value = float(value)
     # `type(...) is` and not isinstance: True is an int to Python, and a typing mistake to us.
@@ -112,6 +120,8 @@ def _words(kind: object, info: FieldInfo) -> str:
         return f"{_words(kind.__args__[0], info)}, or null"
     if typing.get_origin(kind) is tuple:
         return f"a list of: {_words(typing.get_args(kind)[0], info)}"
+    if typing.get_origin(kind) is Mapping:
+        return f"a mapping of names to: {_words(typing.get_args(kind)[1], info)}"
     if kind is bool:
         return "true or false"
     if kind is str:

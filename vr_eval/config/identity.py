@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vr_eval.config.cell import Cell
 from vr_eval.config.fields import info_of
+from vr_eval.config.frozen import FrozenDict
 from vr_eval.config.recipe import Recipe
 from vr_eval.config.tasks import task_version
 from vr_eval.methods.options import Options
@@ -36,7 +37,7 @@ def checkpoint_identity(cell: Cell) -> dict[str, Any]:
         "weights": weights_hash(cell.spec),
         "methods": _methods(cell, trainable=True),
         "ratio": cell.ratio,
-        "recipe": None if cell.pretrained else _recipe(cell.recipe),
+        "recipe": None if cell.pretrained else _recipe(cell),
         "data": cell.spec.data_version,
         "seed": cell.seed,
     }
@@ -88,9 +89,11 @@ def _methods(cell: Cell, *, trainable: bool) -> dict[str, Any]:
     }
 
 
-def _recipe(recipe: Recipe) -> dict[str, Any]:
-    """All that changes what is trained: data by their content and not by where they lie."""
-    stated = _stated(recipe)
+def _recipe(cell: Cell) -> dict[str, Any]:
+    """All that changes what is trained: rates of the cell's own methods, data by content and not by where they lie."""
+    recipe, methods = cell.recipe, {method.name for method in cell.methods if method.trainable}
+    own = {name: rate for name, rate in recipe.lr_methods.items() if name in methods}
+    stated = _stated(dataclasses.replace(recipe, lr_methods=FrozenDict(own)))
     for name in ("stage1_image_folder", "stage2_image_folder", "broken"):
         stated.pop(name, None)
     for stage in (1, 2):

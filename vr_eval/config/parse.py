@@ -14,6 +14,7 @@ from vr_eval.config.rows import read_axes, read_options, read_row, read_rows
 from vr_eval.config.schema import NAME_PATTERN, GridFile, grid_keys
 from vr_eval.config.tasks import task_files
 from vr_eval.errors import nearest
+from vr_eval.methods.registry import METHODS
 from vr_eval.models.backbones import BACKBONES, BackboneSpec
 from vr_eval.paths import resource
 
@@ -194,7 +195,23 @@ def _recipe(node: Node, problems: Problems) -> dict[str, object]:
             continue
         if name.endswith(("_data", "_image_folder")) and values[name] is not None:
             values[name] = _place(item, place, problems)
+        if name == "lr_methods":
+            _check_learning(item, place, problems)
     return values
+
+
+def _check_learning(node: Node, key: str, problems: Problems) -> None:
+    """Rates are for methods that learn."""
+    known = [name for name, method in METHODS.items() if method.trainable]
+    for name, item in node.entries.items():
+        if name not in known:
+            problems.add(
+                item,
+                f"{key}.{name}",
+                "no method of this name learns",
+                allowed=", ".join(known),
+                nearest=nearest(name, known),
+            )
 
 
 def _recipe_file(node: Node, problems: Problems) -> Node | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from vr_eval.config.fields import described
+from vr_eval.config.frozen import FrozenDict
 
 TEMPLATES = ("chatml", "vicuna", "plain")
 DATA = "a LLaVA-format .json or .jsonl file, a .parquet file or folder of the datasets library, or a hub id ID@REVISION"
@@ -74,13 +76,22 @@ class Recipe:
     images: int = described(2500, "training images per suite", minimum=1, maximum=1_000_000)
     questions: int = described(4, "questions per image in one training sequence", minimum=1, maximum=64)
     facts: int = described(12, "facts per image that are listed after them", minimum=0, maximum=64)
-    stage1_steps: int = described(160, "steps that train the method's new parameters alone", minimum=0)
+    stage1_steps: int = described(480, "steps that train the method's new parameters alone", minimum=0)
     stage2_steps: int = described(160, "steps that train new parameters and decoder", minimum=0)
     batch_size: int = described(16, "images per training step", minimum=1, maximum=65_536)
     stage1_batch_size: int | None = described(
         None, "the same in stage 1", minimum=1, maximum=65_536, later=True, default_note="batch_size"
     )
     lr_projector: float = described(6e-3, "peak learning rate of the method's new parameters", above=0, maximum=1)
+    lr_methods: Mapping[str, float] = described(
+        FrozenDict(),
+        "peak learning rates of single methods, in stage 1 and, without lr_projector_stage2, in stage 2",
+        above=0,
+        maximum=1,
+        later=True,
+        default_note="lr_projector for all",
+        example="lr_methods: {tokenpacker: 3.0e-4}",
+    )
     lr_projector_stage2: float | None = described(
         None, "the same in stage 2", above=0, maximum=1, later=True, default_note="lr_projector"
     )
@@ -119,6 +130,11 @@ class Recipe:
         if stage == 1:
             return StageData(name, self.stage1_image_folder, self.stage1_template)
         return StageData(name, self.stage2_image_folder, self.stage2_template)
+
+    def rate(self, method: str, stage: int) -> float:
+        """Peak learning rate of the parameters of `method` in stage 1 or 2."""
+        own = self.lr_methods.get(method, self.lr_projector)
+        return own if stage == 1 else self.lr_projector_stage2 or own
 
     def batch(self, stage: int) -> int:
         """Samples of one step of stage 1 or 2, of all processes together."""

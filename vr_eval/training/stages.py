@@ -79,14 +79,15 @@ def describe(stages: Sequence[CellStage]) -> str:
 
 def _parts(cell: Cell, model: LVLM, stage: int, lr_decoder: float, lr_tower: float) -> tuple[Part, ...]:
     recipe = cell.recipe
-    lr = recipe.lr_projector if stage == 1 else recipe.lr_projector_stage2 or recipe.lr_projector
     parts = []
     for name, module in ((cell.projector, model.projector), (cell.refusion, model.refusion)):
         if name != NONE and module is not None:
             method = METHODS[name]
-            parts.append(_part(f"{method.seam} {name}", module.parameters(), lr if stage in method.stages else 0.0))
+            lr = recipe.rate(name, stage) if stage in method.stages else 0.0
+            parts.append(_part(f"{method.seam} {name}", module.parameters(), lr))
     if model.image_newline is not None:  # a new parameter too, which LLaVA trains with the decoder
-        parts.append(_part("newline between tiles", [model.image_newline], lr if stage == 2 else 0.0))
+        lr = recipe.rate(cell.projector, stage) if stage == 2 else 0.0
+        parts.append(_part("newline between tiles", [model.image_newline], lr))
     parts.append(_part("decoder", model.language_model.parameters(), lr_decoder))
     parts.append(_part(TOWER, model.vision_tower.parameters(), lr_tower))
     return tuple(part for part in parts if part.parameters)
