@@ -40,6 +40,11 @@ def test_what_is_left_out_has_defaults(load: Load) -> None:
     assert grid.source == "grid.yaml"
 
 
+def test_a_rate_of_one_method_leaves_those_of_others(load: Load) -> None:
+    rates = load(MINIMAL + "recipe: {lr_methods: {tokenpacker: 1e-3, mlp: 1}}").recipe.lr_methods
+    assert rates == {**MICRO.recipe.lr_methods, "tokenpacker": 1e-3, "mlp": 1.0}
+
+
 def test_seeds_of_one_configuration_stand_together_and_are_all_baselines(load: Load) -> None:
     grid = load(PRODUCT, "seeds=[3,1]")
     assert [(cell.label, cell.seed) for cell in grid.cells][:2] == [("avg_pool 1/4", 3), ("avg_pool 1/4", 1)]

@@ -11,6 +11,7 @@ from typing import Any
 
 from vr_eval.config.cell import SEAMS, Cell
 from vr_eval.config.document import Node, Problems
+from vr_eval.config.frozen import FrozenDict
 from vr_eval.config.recipe import Recipe
 from vr_eval.config.schema import MAX_CELLS, GridFile, Row
 from vr_eval.methods.options import Options
@@ -33,7 +34,9 @@ class _Origin:
 
 def expand(file: GridFile, root: Node, spec: BackboneSpec, problems: Problems) -> tuple[Cell, ...]:
     """All cells of ``file``: the grid's combinations, then the rows of ``cells``, each with every seed."""
-    recipe = dataclasses.replace(spec.recipe, **file.recipe)  # type: ignore[arg-type]
+    given: dict[str, Any] = dict(file.recipe)
+    given["lr_methods"] = FrozenDict({**spec.recipe.lr_methods, **given.get("lr_methods", {})})
+    recipe = dataclasses.replace(spec.recipe, **given)
     if recipe.steps == 0 and "recipe" in root.entries:
         problems.add(root.entries["recipe"], "recipe", "stage1_steps and stage2_steps are both 0: nothing is trained")
     asked = math.prod(len(axis) for axis in file.grid.values()) if file.grid else 0

@@ -89,7 +89,7 @@ class Recipe:
         above=0,
         maximum=1,
         later=True,
-        default_note="lr_projector for all",
+        default_note="the backbone's, else lr_projector",
         example="lr_methods: {tokenpacker: 3.0e-4}",
     )
     lr_projector_stage2: float | None = described(
