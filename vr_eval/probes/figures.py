@@ -268,14 +268,15 @@ def _plot(
     axes.set_ylim(0, high / _NAMES_BELOW)
     axes.set_xlim(-0.5, every[-1][0] + 0.5)
     axes.axhline(chance, color=MUTED, linewidth=1, dashes=(2, 3))
-    axes.set_yticks([tick for tick in MaxNLocator(5, integer=True).tick_values(0, high) if tick <= 100])
+    ticks = MaxNLocator(5, integer=True).tick_values(0, high)
+    axes.set_yticks([tick for tick in ticks if tick <= min(100, 1.05 * high)])  # none among the names
     axes.yaxis.grid(True, color=RULE, linewidth=1)
     axes.set_axisbelow(True)
     axes.set_xlabel("")
     axes.set_ylabel("")
-    ticks = [(x, tap) for x, tap in every if "+" not in tap]
+    named = [(x, tap) for x, tap in every if "+" not in tap]
     axes.set_xticks(
-        [x for x, _ in ticks], ["P" if t == PROJECTOR else t.partition(".")[2] for _, t in ticks], fontsize=10
+        [x for x, _ in named], ["P" if t == PROJECTOR else t.partition(".")[2] for _, t in named], fontsize=10
     )
     _mark_components(axes, every)
     plain = next((line for line in shown if not line.cell.is_baseline and line.cell.refusion == "none"), None)
