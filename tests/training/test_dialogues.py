@@ -439,9 +439,21 @@ def test_fsdp_needs_several_gpus(folder: Path, capsys: pytest.CaptureFixture[str
     assert "--fsdp needs several processes with a GPU each" in capsys.readouterr().err
 
 
+IN_FLOAT32 = """\
+import sys
+from vr_eval.cli import main
+from vr_eval.training import trainer
+
+trainer.fast_bfloat16 = lambda cpu: False
+sys.exit(main(sys.argv[1:]))
+"""
+"""`vr-eval` on any CPU as on one without bfloat16, whose rounding depends on how a batch is shared out."""
+
+
 def losses(folder: Path, home: str, processes: int, *options: str) -> tuple[list[float], dict[str, torch.Tensor]]:
     """What `vr-eval train` under torchrun ends with: the loss of every step that is logged, and the weights."""
-    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "vr_eval"]
+    (folder / "in_float32.py").write_text(IN_FLOAT32)
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "in_float32.py"]
     environment = {
         **os.environ,
         "VR_EVAL_HOME": str(folder / home),
