@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import yaml
 
+from vr_eval.config.frozen import FrozenDict
 from vr_eval.errors import MISSING, InputError, Problem
 
 MAX_BYTES = 1_000_000
@@ -131,6 +132,7 @@ class Dumper(yaml.SafeDumper):
 
 
 Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+Dumper.add_representer(FrozenDict, yaml.SafeDumper.represent_dict)
 
 
 def parse(text: str, file: str, problems: Problems, *, lines: bool = True) -> Node | None:

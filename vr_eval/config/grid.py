@@ -81,7 +81,7 @@ class Grid:
         }
         if self.baseline is not None:
             content["baseline"] = self._baseline_row(self.baseline)
-        content["recipe"] = dataclasses.asdict(self.recipe) | {"lr_methods": dict(self.recipe.lr_methods)}
+        content["recipe"] = dataclasses.asdict(self.recipe)
         if self.limit is not None:
             content["limit"] = self.limit
         content["batch_size"] = self.batch_size

@@ -20,10 +20,10 @@ from vr_eval.paths import PACKAGE
 __all__ = ["BACKBONES", "FEATURES", "MICRO", "BackboneSpec", "weights_hash"]
 
 LR_METHODS = FrozenDict(tokenpacker=3e-4, sva_connector=6e-4, c_abstractor=2e-3, resampler=2e-3)
-"""Peak rates of methods that do not learn at the recipe's `lr_projector` on the embedded backbone (ours, measured).
+"""Peak rates of methods that learn slowly or not at all at the recipe's `lr_projector` on the embedded backbone (ours).
 
-Of 2e-4, 3e-4, 6e-4, 1e-3, 2e-3 and 6e-3 (not each for all) those with the lowest loss after 480 steps of stage 1, which
-see no image twice.
+Chosen by the loss of stage 1, which sees no image twice, from 2e-4 to 6e-3: two to four rates each, some for 160 steps
+and some for 480.
 """
 
 MICRO = BackboneSpec(
