@@ -49,6 +49,7 @@ MICRO = BackboneSpec(
     features=frozenset(FEATURES),
     data_version=f"micro-{GENERATOR_VERSION}",
     weights=PACKAGE / "micro" / "weights",
+    template="chatml",
     recipe=Recipe(lr_methods=LR_METHODS),
 )
 

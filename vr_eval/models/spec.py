@@ -151,6 +151,8 @@ class BackboneSpec:
         tiling: How images are cut into tiles; ``None`` if every image is one square.
         own_projector: The projector that ``checkpoint`` was trained with: its cell needs no training.
         own_ratio: The ratio of it.
+        template: Chat template where the checkpoint or its tokenizer brings none that shows images (a key of
+            ``vr_eval.models.chat_templates.TEMPLATES``); ``None`` to tell it from the tokenizer.
         loading: How its weights are loaded for an evaluation, unless a command says otherwise.
         test_questions: Questions of one task, for estimates only.
         train_seconds_per_step: Measured on 2 CPU cores, for estimates only; ``None`` where it was not.
@@ -178,6 +180,7 @@ class BackboneSpec:
     tiling: Tiling | None = None
     own_projector: str = "mlp"
     own_ratio: int = 1
+    template: str | None = None
     recipe: Recipe = field(default_factory=Recipe)
     loading: Loading = Loading()
     test_questions: int = 512

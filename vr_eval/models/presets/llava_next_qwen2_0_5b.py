@@ -24,6 +24,7 @@ LLAVA_NEXT_QWEN2_0_5B = BackboneSpec(
     suites=SUITES,
     features=frozenset(FEATURES),
     data_version="llava-next-data-1",
+    template="chatml",
     # ablations/recipes/llava_next.yaml, which says where each value comes from.
     recipe=Recipe(
         stage1_steps=2180,

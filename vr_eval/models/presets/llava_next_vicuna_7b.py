@@ -16,5 +16,5 @@ LLAVA_NEXT_VICUNA_7B = replace(
     decoder=None,
     decoder_depth=32,
     decoder_width=4096,
-    recipe=replace(LLAVA_NEXT_QWEN2_0_5B.recipe, stage2_template="vicuna"),
+    template="vicuna",
 )

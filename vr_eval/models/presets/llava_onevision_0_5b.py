@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vr_eval.models.presets.llava_next_qwen2_0_5b import LLAVA_NEXT_QWEN2_0_5B
 from vr_eval.models.presets.llava_next_vicuna_7b import LLAVA_NEXT_VICUNA_7B
 from vr_eval.models.spec import Source, Tiling
 
@@ -23,5 +22,5 @@ LLAVA_ONEVISION_0_5B = replace(
     tiling=Tiling(tuple((height, width) for height in _SIDES for width in _SIDES), limit=9, lone=True),
     decoder_depth=24,
     decoder_width=896,
-    recipe=LLAVA_NEXT_QWEN2_0_5B.recipe,
+    template="chatml",
 )
