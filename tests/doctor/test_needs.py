@@ -87,19 +87,19 @@ def test_one_dataset_of_several_tasks_is_one_need(caches: Path) -> None:
 
 
 def test_weights_are_cached_when_every_shard_is_there(caches: Path) -> None:
-    tower, decoder = weight_needs([PRESET])
+    tower, decoder = weight_needs([BACKBONES[PRESET]])
     assert (tower.cached, decoder.cached) == (False, False)
     cache_model(caches, tower.name, {"config.json": "{}", "pytorch_model.bin": "x" * 30, "README.md": ""})
     index = json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}})
     files = {"config.json": "{}", "model.safetensors.index.json": index, "model-1.safetensors": "x"}
     place = cache_model(caches, decoder.name, files)
-    tower, decoder = weight_needs([PRESET])
+    tower, decoder = weight_needs([BACKBONES[PRESET]])
     assert tower.bytes == 32
     assert not decoder.cached
     (place / "model-2.safetensors").write_text("x")
-    assert weight_needs([PRESET])[1].cached
+    assert weight_needs([BACKBONES[PRESET]])[1].cached
     (place / "config.json").unlink()
-    assert not weight_needs([PRESET])[1].cached
+    assert not weight_needs([BACKBONES[PRESET]])[1].cached
 
 
 def test_a_grid_needs_its_own_tasks_and_backbone_only(caches: Path) -> None:

@@ -21,7 +21,7 @@ class Cell:
     """What is trained and evaluated as one; equal cells have equal results.
 
     Attributes:
-        backbone: Name in ``BACKBONES``.
+        backbone: Name in ``BACKBONES``, or of a backbone that a grid file describes.
         projector: Name of the projector.
         ratio: r = s * s; the projector keeps 1/r of the patches as vision tokens.
         refusion: Name of the refusion method, or ``none``.
@@ -30,6 +30,7 @@ class Cell:
         options: Method name to its options that differ from the default (what the default stands for on this backbone
             counts as the default). Frozen and sorted, whatever was passed.
         recipe: How it is trained.
+        described: The backbone, if it is none of ``BACKBONES``.
 
     Raises:
         KeyError: The backbone or a method is not registered.
@@ -44,6 +45,7 @@ class Cell:
     seed: int
     options: Mapping[str, Mapping[str, object]]
     recipe: Recipe
+    described: BackboneSpec | None = None
 
     def __post_init__(self) -> None:
         used = {method.name for method in self.methods}
@@ -62,7 +64,7 @@ class Cell:
     @property
     def spec(self) -> BackboneSpec:
         """The backbone."""
-        return BACKBONES[self.backbone]
+        return self.described or BACKBONES[self.backbone]
 
     @property
     def pretrained(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import yaml
 
@@ -168,6 +169,24 @@ def override(root: Node, path: tuple[str, ...], value: Node) -> Node:
     below = entries.get(path[0], Node({}, value.file, value.line))
     entries[path[0]] = override(below, path[1:], value)
     return replace(root, value=entries)
+
+
+def drop(root: Node, path: tuple[str, ...]) -> Node:
+    """``root`` without what is at ``path``, if anything is."""
+    if path[0] not in root.entries:
+        return root
+    entries = dict(root.entries)
+    below = entries.pop(path[0])
+    if len(path) > 1:
+        entries[path[0]] = drop(below, path[1:])
+    return replace(root, value=entries)
+
+
+def beside(node: Node, name: str) -> Path:
+    """The path ``name`` as the file of ``node`` means it, or in the working directory where it is there alone."""
+    path = Path(name).expanduser()
+    near = Path(node.file).parent / path
+    return near if near.exists() or not path.exists() else path
 
 
 def _node(loader: _Loader, node: yaml.Node, file: str, lines: bool, problems: Problems) -> Node:

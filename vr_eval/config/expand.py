@@ -185,6 +185,7 @@ def _cell(
         seed=file.seeds[0],
         options=options,
         recipe=recipe,
+        described=spec if spec.preset else None,
     )
     return cell if _check_grid(cell, origin, problems) and _check_order(cell, origin, problems) else None
 

@@ -90,8 +90,10 @@ def _checked(kind: object, info: FieldInfo, value: object) -> object:
             return None
         return _checked(kind.__args__[0], info, value)
     if typing.get_origin(kind) is tuple:
-        item = typing.get_args(kind)[0]
+        item, *rest = typing.get_args(kind)
         if not isinstance(value, list | tuple) or not value:
+            raise ValueError
+        if rest != [Ellipsis] and len(value) != 1 + len(rest):
             raise ValueError
         return tuple(_checked(item, info, entry) for entry in value)
     if typing.get_origin(kind) is Mapping:
@@ -119,7 +121,9 @@ def _words(kind: object, info: FieldInfo) -> str:
     if isinstance(kind, types.UnionType):
         return f"{_words(kind.__args__[0], info)}, or null"
     if typing.get_origin(kind) is tuple:
-        return f"a list of: {_words(typing.get_args(kind)[0], info)}"
+        item, *rest = typing.get_args(kind)
+        count = "" if rest == [Ellipsis] else f" {1 + len(rest)}"
+        return f"a list of{count}: {_words(item, info)}"
     if typing.get_origin(kind) is Mapping:
         return f"a mapping of names to: {_words(typing.get_args(kind)[1], info)}"
     if kind is bool:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from vr_eval import paths
+from vr_eval.config.backbone import described_row
 from vr_eval.config.cell import Cell
 from vr_eval.config.document import MAX_BYTES, Dumper, Node, Problems, override, parse
 from vr_eval.config.expand import expand, find_baseline
@@ -30,7 +31,7 @@ class Grid:
 
     Attributes:
         name: Names the run directory.
-        backbone: Name in ``BACKBONES``.
+        backbone: Name of its backbone.
         seeds: Seeds, in the file's order.
         tasks: (suite, task) pairs, in the file's order; a task outside of the backbone's suites is its own suite.
         cells: Every configuration with every seed; seeds of one configuration stand together.
@@ -62,6 +63,11 @@ class Grid:
         return Path("runs") / self.name
 
     @property
+    def spec(self) -> BackboneSpec:
+        """Its backbone."""
+        return self.cells[0].spec
+
+    @property
     def suites(self) -> tuple[str, ...]:
         """The suites of its tasks, each once."""
         return tuple(dict.fromkeys(suite for suite, _ in self.tasks))
@@ -74,7 +80,7 @@ class Grid:
         """A grid file without products or defaults that loads to this same grid."""
         content: dict[str, object] = {
             "name": self.name,
-            "backbone": self.backbone,
+            "backbone": described_row(self.spec) if self.spec.preset else self.backbone,
             "seeds": list(self.seeds),
             "tasks": [task for _, task in self.tasks],
             "cells": [cell.row() for cell in self.cells if cell.seed == self.seeds[0]],

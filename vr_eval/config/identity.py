@@ -11,6 +11,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from vr_eval.config.backbone import described_identity
 from vr_eval.config.cell import Cell
 from vr_eval.config.fields import info_of
 from vr_eval.config.frozen import FrozenDict
@@ -35,6 +36,7 @@ def checkpoint_identity(cell: Cell) -> dict[str, Any]:
         "training": TRAINING_VERSION,
         "backbone": cell.backbone,
         "weights": weights_hash(cell.spec),
+        **({"described": described_identity(cell.spec)} if cell.described else {}),
         "methods": _methods(cell, trainable=True),
         "ratio": cell.ratio,
         "recipe": None if cell.pretrained else _recipe(cell),

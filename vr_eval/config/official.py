@@ -25,6 +25,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from vr_eval.config.frozen import FrozenDict
+
 DEFINITION = 1
 """Raised by hand when this module comes to ask or score an official task differently."""
 
@@ -262,7 +264,7 @@ _TASKS = (
 OFFICIAL: Mapping[str, OfficialTask] = MappingProxyType({task.name: task for task in _TASKS})
 """Every official task by name, those with a judge included."""
 
-SUITES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+SUITES: Mapping[str, tuple[str, ...]] = FrozenDict(
     {
         suite: tuple(task.name for task in _TASKS if task.suite == suite and not task.judge)
         for suite in dict.fromkeys(task.suite for task in _TASKS)

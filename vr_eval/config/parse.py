@@ -7,21 +7,28 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from vr_eval.config.document import Node, Problems, override, parse
+from vr_eval.config.backbone import read_backbone
+from vr_eval.config.document import Node, Problems, beside, drop, override, parse
 from vr_eval.config.fields import checked
 from vr_eval.config.recipe import Recipe
 from vr_eval.config.rows import read_axes, read_options, read_row, read_rows
-from vr_eval.config.schema import NAME_PATTERN, GridFile, grid_keys
+from vr_eval.config.schema import NAME_ALLOWED, NAME_PATTERN, GridFile, grid_keys
 from vr_eval.config.tasks import task_files
 from vr_eval.errors import nearest
 from vr_eval.methods.registry import METHODS
-from vr_eval.models.backbones import BACKBONES, BackboneSpec
+from vr_eval.models.backbones import BackboneSpec
 from vr_eval.paths import resource
 
 # How many parts a key of --set has below its first: the rest is one key, dots and all (`grid.vision_remember.scope`).
-_LEVELS = {"grid": 1, "baseline": 1, "recipe": 1, "options": 2}
-# What stands in for the other: setting one on the command line drops the file's other one.
-_INSTEAD_OF = {"suites": "tasks", "tasks": "suites"}
+_LEVELS = {"grid": 1, "baseline": 1, "recipe": 1, "options": 2, "backbone": 2}
+# What stands in for others: setting one on the command line drops the file's others.
+_INSTEAD_OF = {
+    "suites": ("tasks",),
+    "tasks": ("suites",),
+    "backbone.checkpoint": ("backbone.tower", "backbone.decoder"),
+    "backbone.tower": ("backbone.checkpoint",),
+    "backbone.decoder": ("backbone.checkpoint",),
+}
 # Where null means the same as leaving the key out.
 _MAY_BE_NULL = ("suites", "tasks", "baseline", "limit")
 
@@ -47,9 +54,8 @@ def apply_overrides(root: Node, overrides: Iterable[str], problems: Problems) ->
             problems.add(Node(None, "--set"), key, f"there are no keys below {top}", given=text)
             continue
         path = (top, *rest.split(".", levels - 1)) if dot and levels else (key,)
-        if key in _INSTEAD_OF:
-            entries = {name: entry for name, entry in root.entries.items() if name != _INSTEAD_OF[key]}
-            root = Node(entries, root.file, root.line)
+        for other in _INSTEAD_OF.get(key, ()):
+            root = drop(root, tuple(other.split(".")))
         root = override(root, path, node or Node(None, "--set"))
     return root
 
@@ -64,7 +70,7 @@ def read_grid_file(root: Node, problems: Problems) -> tuple[GridFile, BackboneSp
     given: dict[str, object] = {}
     if name := _text(root, "name", problems):
         given["name"] = name
-    spec = _backbone(root, problems)
+    spec = read_backbone(root, problems)
     if spec is not None:
         given["backbone"] = spec.name
     for key in ("seeds", "limit", "batch_size"):
@@ -95,30 +101,16 @@ def read_grid_file(root: Node, problems: Problems) -> tuple[GridFile, BackboneSp
 
 def _text(root: Node, key: str, problems: Problems) -> str | None:
     node = root.entries.get(key)
-    allowed = "letters, digits, dot, dash and underscore; at most 64, the first a letter or digit"
     if node is None or node.value is None:
-        problems.add(node or root, key, "must be given", allowed=allowed)
+        problems.add(node or root, key, "must be given", allowed=NAME_ALLOWED)
     elif not isinstance(node.value, str):
         hint = "Put it in quotes." if isinstance(node.value, int | float) else None
-        problems.add(node, key, "must be text", given=node.plain, allowed=allowed, hint=hint)
+        problems.add(node, key, "must be text", given=node.plain, allowed=NAME_ALLOWED, hint=hint)
     elif not re.fullmatch(NAME_PATTERN, node.value):
         hint = "It names a folder in runs/; --out puts the run elsewhere."
-        problems.add(node, key, "cannot name a run", given=node.value, allowed=allowed, hint=hint)
+        problems.add(node, key, "cannot name a run", given=node.value, allowed=NAME_ALLOWED, hint=hint)
     else:
         return node.value
-    return None
-
-
-def _backbone(root: Node, problems: Problems) -> BackboneSpec | None:
-    node = root.entries.get("backbone")
-    allowed = ", ".join(BACKBONES)
-    if node is None or node.value is None:
-        problems.add(node or root, "backbone", "must be given", allowed=allowed)
-    elif isinstance(node.value, str) and node.value in BACKBONES:
-        return BACKBONES[node.value]
-    else:
-        close = nearest(node.value, BACKBONES) if isinstance(node.value, str) else None
-        problems.add(node, "backbone", "unknown backbone", given=node.plain, allowed=allowed, nearest=close)
     return None
 
 
@@ -244,10 +236,3 @@ def _place(node: Node, key: str, problems: Problems) -> str:
         hint = f"Looked for {path}." if str(path) != name else None
         problems.add(node, key, f"there is no such {'folder' if folder else 'file or folder'}", given=name, hint=hint)
     return name
-
-
-def beside(node: Node, name: str) -> Path:
-    """The path ``name`` as the file of ``node`` means it, or in the working directory where it is there alone."""
-    path = Path(name).expanduser()
-    near = Path(node.file).parent / path
-    return near if near.exists() or not path.exists() else path

@@ -18,7 +18,6 @@ from vr_eval.config.official import OFFICIAL
 from vr_eval.config.recipe import DATA
 from vr_eval.config.sizes import questions_of
 from vr_eval.errors import InputError, Problem
-from vr_eval.models.backbones import BACKBONES
 from vr_eval.paths import PACKAGE
 
 MEASURED_ON = "2 CPU cores"
@@ -118,7 +117,7 @@ class Plan:
         return "\n".join(
             [
                 f"{grid.name} ({grid.source})",
-                f"  backbone {grid.backbone}, run directory {self.run_dir}",
+                f"  backbone {grid.backbone}{self._described()}, run directory {self.run_dir}",
                 f"  tasks {tasks}" + (f", first {grid.limit} questions of each" if grid.limit else ""),
                 "",
                 *aligned(rows, right=("seed", "tokens", "answered", "time")),
@@ -131,6 +130,11 @@ class Plan:
             ]
         )
 
+    def _described(self) -> str:
+        """What stands behind a name that only this grid knows."""
+        spec = self.grid.spec
+        return f" ({', '.join(map(str, spec.sources))}; the rest as {spec.preset})" if spec.preset else ""
+
     def _training_data(self) -> Iterator[str]:
         """What the stages train on, where it is not the embedded suites."""
         named = {stage: self.grid.recipe.data(stage) for stage in (1, 2)}
@@ -140,7 +144,7 @@ class Plan:
 
     def _questions(self) -> Iterator[str]:
         """Where the number of questions comes from, if it is not the project's own."""
-        grid, backbone = self.grid, BACKBONES[self.grid.backbone]
+        grid, backbone = self.grid, self.grid.spec
         sizes = {task: questions_of(task, backbone, grid.limit) for _, task in grid.tasks}
         unknown = [task for task, size in sizes.items() if size is None]
         if unknown:
@@ -154,7 +158,7 @@ class Plan:
         train, evaluate = self.train_seconds, self.evaluate_seconds
         if train is None or evaluate is None:
             missing = f"the speed of {self.grid.backbone} was not measured"
-            if BACKBONES[self.grid.backbone].eval_ms_per_question is not None and train is not None:
+            if self.grid.spec.eval_ms_per_question is not None and train is not None:
                 missing = "the number of questions is not known"
             return f"no estimate of the time: {missing}"
         return (
@@ -192,7 +196,7 @@ def check_training_data(grid: Grid) -> None:
         InputError: its recipe names no data for a stage.
     """
     recipe = grid.recipe
-    if not BACKBONES[grid.backbone].sources:
+    if not grid.spec.sources:
         return
     missing = [
         Problem(
@@ -228,7 +232,7 @@ def _plan_cell(cell: Cell, grid: Grid, run_dir: Path, training: set[str]) -> Pla
     # The store builds on this package, so it cannot be imported at its top.
     from vr_eval.runs.store import find_checkpoint
 
-    backbone = BACKBONES[cell.backbone]
+    backbone = cell.spec
     name, result = checkpoint_id(cell), cell_id(cell, grid)
     checkpoint = find_checkpoint(cell)
     state: Literal["shipped", "trained", "pretrained", "to train"] = "pretrained" if cell.pretrained else "to train"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vr_eval.config.backbone_keys import FROM, TILING, DescribedBackbone, DescribedTiling
 from vr_eval.config.document import Node
 from vr_eval.config.fields import FieldInfo, allowed_of, described, info_of
 from vr_eval.config.frozen import FrozenDict
@@ -22,6 +23,7 @@ MAX_SEED = 2**32 - 1
 _REQUIRED = "must be given"
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+NAME_ALLOWED = "letters, digits, dot, dash and underscore; at most 64, the first a letter or digit"
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,12 @@ class GridFile:
     """A grid file as it was written, every value checked by itself."""
 
     name: str = described("", "names the run directory, runs/NAME", example="name: projectors", default_note=_REQUIRED)
-    backbone: str = described("", "vision tower and decoder", example="backbone: micro", default_note=_REQUIRED)
+    backbone: str = described(
+        "",
+        "vision tower and decoder: a name, or a mapping that describes one of your own (its keys are below)",
+        example="backbone: micro",
+        default_note=_REQUIRED,
+    )
     seeds: tuple[int, ...] = described(
         (0,), "every configuration runs once per seed", example="seeds: [0, 1]", minimum=0, maximum=MAX_SEED
     )
@@ -128,9 +135,19 @@ def document_keys(width: int = 100) -> str:
         lines += _entry(name, info, info.default_note, "", width)
     lines += ["", "Keys of recipe:", ""]
     lines += _entry("from", _FROM, "none", "", width)
-    for field in dataclasses.fields(Recipe):
-        lines += _entry(field.name, info_of(field), _default(field), allowed_of(Recipe, field.name), width)
+    lines += _fields(Recipe, width)
+    lines += ["", "Keys of backbone, where it is a mapping:", ""]
+    lines += _entry("from", FROM, _REQUIRED, "", width)
+    lines += _fields(DescribedBackbone, width)
+    lines += _entry("tiling", TILING, TILING.default_note, "", width)
+    lines += ["", "Keys of backbone.tiling:", ""]
+    lines += _fields(DescribedTiling, width)
     return "\n".join(lines)
+
+
+def _fields(owner: type, width: int) -> Iterator[str]:
+    for field in dataclasses.fields(owner):
+        yield from _entry(field.name, info_of(field), _default(field), allowed_of(owner, field.name), width)
 
 
 def _entry(name: str, info: FieldInfo, default: str, allowed: str, width: int) -> Iterator[str]:

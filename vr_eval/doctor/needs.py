@@ -18,7 +18,7 @@ from vr_eval.config.grid import Grid
 from vr_eval.config.official import SUITES
 from vr_eval.config.recipe import Recipe, StageData
 from vr_eval.config.tasks import task_data
-from vr_eval.models.backbones import BACKBONES
+from vr_eval.models.backbones import BACKBONES, BackboneSpec
 from vr_eval.models.spec import Source
 from vr_eval.runs.store import find_checkpoint
 
@@ -71,12 +71,12 @@ def needs_of(grid: Grid) -> list[Need]:
     if untrained:
         needs += training_needs(grid.recipe)
     loads = untrained or any(cell.pretrained for cell in grid.cells)
-    return needs + (weight_needs([grid.backbone]) if loads else [])
+    return needs + (weight_needs([grid.spec]) if loads else [])
 
 
 def all_needs() -> list[Need]:
     """The data of every suite and the weights of every backbone."""
-    return dataset_needs(task for tasks in SUITES.values() for task in tasks) + weight_needs(BACKBONES)
+    return dataset_needs(task for tasks in SUITES.values() for task in tasks) + weight_needs(BACKBONES.values())
 
 
 def dataset_needs(tasks: Iterable[str]) -> list[Need]:
@@ -110,13 +110,13 @@ def _on_hub(data: StageData) -> bool:
     return not (data.is_llava_file or path.suffix == ".parquet" or path.exists())
 
 
-def weight_needs(backbones: Iterable[str]) -> list[Need]:
+def weight_needs(backbones: Iterable[BackboneSpec]) -> list[Need]:
     """The models of the hub that `backbones` are made from, each once; a folder is there already."""
     users: dict[Source, list[str]] = {}
-    for name in backbones:
-        for source in BACKBONES[name].sources:
+    for spec in backbones:
+        for source in spec.sources:
             if not Path(source.name).is_dir():
-                users.setdefault(source, []).append(name)
+                users.setdefault(source, []).append(spec.name)
     return [
         Need("weights", source.name, source.revision, tuple(names), _weights_bytes(source))
         for source, names in users.items()

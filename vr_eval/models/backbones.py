@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 
 from vr_eval.config.frozen import FrozenDict
 from vr_eval.config.recipe import Recipe
 from vr_eval.micro.version import GENERATOR_VERSION
 from vr_eval.models.presets import PRESETS
-from vr_eval.models.spec import FEATURES, BackboneSpec
+from vr_eval.models.spec import FEATURES, BackboneSpec, Source
 from vr_eval.paths import PACKAGE
 
 __all__ = ["BACKBONES", "FEATURES", "MICRO", "BackboneSpec", "weights_hash"]
@@ -38,7 +37,7 @@ MICRO = BackboneSpec(
     select_layer=4,
     decoder_depth=4,
     decoder_width=128,
-    suites=MappingProxyType(
+    suites=FrozenDict(
         {
             "ocr": ("vr_micro_ocr",),
             "chart": ("vr_micro_chart",),
@@ -53,32 +52,53 @@ MICRO = BackboneSpec(
     recipe=Recipe(lr_methods=LR_METHODS),
 )
 
+_PLACES, _BLOCK = 256, 4096  # bytes
+
 BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in (MICRO, *PRESETS)}
 
 
 def weights_hash(spec: BackboneSpec) -> str:
     """SHA-256 over names and bytes of the weights' files (hidden files aside), or ``"unbuilt"`` without any file.
 
-    Weights that are not ours are named by where they come from, revision included.
+    Weights that are not ours are named by where they come from, revision included; a folder, which has none, by what
+    is in it too.
     """
     if spec.sources:
-        return ", ".join(map(str, spec.sources))
+        return ", ".join(map(_named, spec.sources))
     if spec.weights is None or not spec.weights.is_dir():
         return "unbuilt"
+    files = _files(spec.weights)
+    return _hash_of(spec.weights, files) if files else "unbuilt"
+
+
+def _named(source: Source) -> str:
+    folder = Path(source.name)
+    return f"{source} {_hash_of(folder, _files(folder), _PLACES)}" if folder.is_dir() else str(source)
+
+
+def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of change of all files in a folder that are not hidden."""
     files = []
-    for path in spec.weights.rglob("*"):
-        name = path.relative_to(spec.weights)
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
         if path.is_file() and not any(part.startswith((".", "__")) for part in name.parts):
             status = path.stat()
             files.append((name.as_posix(), status.st_size, status.st_mtime_ns))
-    return _hash_of(spec.weights, tuple(sorted(files))) if files else "unbuilt"
+    return tuple(sorted(files))
 
 
 @lru_cache(maxsize=8)
-def _hash_of(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
+def _hash_of(folder: Path, files: tuple[tuple[str, int, int], ...], places: int | None = None) -> str:
+    """Of all bytes, or of those at so many places of a file: of weights of gigabytes, a change shows there too."""
     # Size and time are in the arguments only to notice a change; a plan asks once for each of its cells.
     digest = hashlib.sha256()
     for name, size, _ in files:
         digest.update(f"{name}\0{size}\0".encode())
-        digest.update((folder / name).read_bytes())
+        if places is None or size <= places * _BLOCK:
+            digest.update((folder / name).read_bytes())
+            continue
+        with (folder / name).open("rb") as file:
+            for place in range(places):
+                file.seek((size - _BLOCK) * place // (places - 1))
+                digest.update(file.read(_BLOCK))
     return digest.hexdigest()

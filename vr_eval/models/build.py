@@ -70,7 +70,14 @@ def set_pruning(model: LVLM, cell: Cell) -> None:
 
     How many image tokens a prompt needs is the model's to say from then on (`tokens_per_image`): the checkpoint's
     processor counts those of the model without pruning.
+
+    Raises:
+        InputError: the model is the backbone's own checkpoint, and of other sizes than the backbone states.
     """
+    if cell.pretrained:
+        from vr_eval.models.pretrained import check_sizes
+
+        check_sizes(cell.spec, model.config, cell.spec.sources[-1])
     config = model.config
     config.pruning = cell.pruning
     config.options = spelled_out(cell)

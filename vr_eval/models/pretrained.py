@@ -192,7 +192,7 @@ def check_sizes(spec: BackboneSpec, config: LVLMConfig, source: Source) -> None:
         InputError: With every size that differs.
     """
     shapes = config.shapes
-    found = {
+    found: dict[str, object] = {
         "grid": shapes.grid,
         "tower_width": shapes.tower_width,
         "tower_depth": shapes.tower_depth,
@@ -200,7 +200,11 @@ def check_sizes(spec: BackboneSpec, config: LVLMConfig, source: Source) -> None:
         "decoder_width": shapes.decoder_width,
         "decoder_depth": shapes.decoder_depth,
         "tiling": config.tiles,
+        "image_px": config.image_px,
+        "patch_px": side_of(config.vision_config.patch_size),
     }
+    if spec.checkpoint is not None:
+        found |= {"own_projector": config.projector, "own_ratio": config.ratio}
     problems = [
         Problem(f"these are not the weights of {spec.name}", source.name, key=name, given=given, allowed=str(right))
         for name, given in found.items()

@@ -154,6 +154,7 @@ class BackboneSpec:
         template: Chat template where the checkpoint or its tokenizer brings none that shows images (a key of
             ``vr_eval.models.chat_templates.TEMPLATES``); ``None`` to tell it from the tokenizer.
         loading: How its weights are loaded for an evaluation, unless a command says otherwise.
+        preset: The backbone that a described one was taken from; ``None`` for one that has its own name.
         test_questions: Questions of one task, for estimates only.
         train_seconds_per_step: Measured on 2 CPU cores, for estimates only; ``None`` where it was not.
         eval_ms_per_question: Measured on 2 CPU cores, for estimates only; ``None`` where it was not.
@@ -183,6 +184,7 @@ class BackboneSpec:
     template: str | None = None
     recipe: Recipe = field(default_factory=Recipe)
     loading: Loading = Loading()
+    preset: str | None = None
     test_questions: int = 512
     train_seconds_per_step: float | None = 0.6
     eval_ms_per_question: float | None = 7.0

@@ -138,7 +138,7 @@ def _cells(root: Node, grids: Sequence[str], problems: Problems) -> tuple[tuple[
             continue
         cells |= dict.fromkeys(grid.cells)
         baseline = baseline or grid.baseline
-        if len({cell.backbone for cell in cells}) > 1:
+        if len({cell.spec for cell in cells}) > 1:
             problems.add(item, "grids", "the grids have different backbones", hint="One probe file, one backbone.")
     return tuple(cells), baseline
 

@@ -1,0 +1,80 @@
+"""The keys of ``backbone`` where it is a mapping: check, default and documentation of a key are one entry here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vr_eval.config.fields import FieldInfo, described
+from vr_eval.methods.registry import of_seam
+from vr_eval.models.spec import DTYPES, SCHEMES
+
+FROM = FieldInfo("the backbone that everything left out is taken from", example="from: llava_next_vicuna_7b")
+
+MODEL = "a hub id, ID@REVISION, or a folder"
+_PRESET = "that of `from`"
+
+
+@dataclass(frozen=True)
+class DescribedBackbone:
+    """The keys of ``backbone`` where it is a mapping, every value checked by itself. Sizes are those of the weights."""
+
+    name: str = described(
+        "", "its name in results, none that is taken", example="name: my_llava", default_note="must be given"
+    )
+    checkpoint: str | None = described(
+        None,
+        f"tower, projector, decoder and processor in one: {MODEL}",
+        example="checkpoint: me/my-llava@v2",
+        default_note=_PRESET,
+    )
+    tower: str | None = described(
+        None, f"in place of checkpoint: vision tower and image processor, {MODEL}", default_note=_PRESET
+    )
+    decoder: str | None = described(
+        None, f"in place of checkpoint: decoder and tokenizer, {MODEL}", default_note=_PRESET
+    )
+    grid: int = described(0, "patches per side of an image or tile", minimum=1, maximum=1024, default_note=_PRESET)
+    image_px: int = described(
+        0, "pixels per side of it: grid * patch_px", minimum=1, maximum=65_536, default_note=_PRESET
+    )
+    patch_px: int = described(0, "pixels per side of a patch", minimum=1, maximum=65_536, default_note=_PRESET)
+    tower_depth: int = described(0, "layers of the vision tower", minimum=1, maximum=1000, default_note=_PRESET)
+    tower_width: int = described(0, "its channels", minimum=1, maximum=1_000_000, default_note=_PRESET)
+    tower_heads: int = described(0, "its attention heads", minimum=1, maximum=100_000, default_note=_PRESET)
+    select_layer: int = described(
+        0, "hidden state that a projector compresses, 0 the embeddings", minimum=0, maximum=1000, default_note=_PRESET
+    )
+    decoder_depth: int = described(0, "layers of the decoder", minimum=1, maximum=1000, default_note=_PRESET)
+    decoder_width: int = described(0, "its channels", minimum=1, maximum=1_000_000, default_note=_PRESET)
+    own_projector: str = described(
+        "", "projector that the checkpoint was trained with", choices=of_seam("projector"), default_note=_PRESET
+    )
+    own_ratio: int = described(0, "ratio that it was trained with", minimum=1, maximum=1_000_000, default_note=_PRESET)
+    dtype: str = described("", "in which weights are loaded to be evaluated", choices=DTYPES, default_note=_PRESET)
+
+
+@dataclass(frozen=True)
+class DescribedTiling:
+    """The keys of ``backbone.tiling``."""
+
+    scheme: str = described("anyres", "how images are cut into tiles", choices=SCHEMES)
+    pinpoints: tuple[tuple[int, int], ...] = described(
+        (),
+        "resolutions, each [height, width] in pixels, multiples of image_px",
+        minimum=1,
+        maximum=1_000_000,
+        example="pinpoints: [[336, 672], [672, 336], [672, 672]]",
+        default_note="those of `from`, else the scheme's own; anyres has none",
+    )
+    limit: int | None = described(
+        None, "tiles' worth of tokens above which they are resized", minimum=1, maximum=10_000, default_note="no limit"
+    )
+    lone: bool = described(False, "whether only an image that is alone in its sample is tiled")
+
+
+TILING = FieldInfo(
+    "how images are cut into tiles: null for one square, or the keys below; beside the scheme of `from`, those that "
+    "are left out are its own",
+    example="tiling: {scheme: anyres, pinpoints: [[336, 672], [672, 336]]}",
+    default_note=_PRESET,
+)
