@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_out(run)
     _add_device(run)
     _add_loading(run)
-    run.add_argument("--batch-size", metavar="N", type=int, help="questions answered at once (default: the file's)")
+    run.add_argument(
+        "--batch-size", metavar="N", type=_positive, help="questions answered at once (default: the file's)"
+    )
     run.set_defaults(command=_run)
 
     plan = commands.add_parser("plan", help="print what a run would do; creates nothing")
@@ -135,10 +137,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+MOST = 1_000_000
+"""Largest number that an option takes."""
+
+
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, not {text!r}")
-    return int(text)
+    # No longer than the largest one: Python reads no number of thousands of digits.
+    number = int(text) if text.isdecimal() and len(text) <= len(str(MOST)) else 0
+    if not 1 <= number <= MOST:
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1, at most {MOST}, not {text[:40]!r}")
+    return number
 
 
 def _add_grid(parser: argparse.ArgumentParser, *, limit: bool = True, optional: bool = False) -> None:
@@ -146,7 +154,7 @@ def _add_grid(parser: argparse.ArgumentParser, *, limit: bool = True, optional: 
     parser.add_argument("file", metavar="FILE", nargs="?" if optional else None, help=text)
     _add_overrides(parser, "recipe.stage2_steps=50 or seeds=[0,1]")
     if limit:
-        parser.add_argument("--limit", metavar="N", type=int, help="first N questions of each task only")
+        parser.add_argument("--limit", metavar="N", type=_positive, help="first N questions of each task only")
     parser.add_argument("--backbone", metavar="NAME", help="backbone in place of the file's")
 
 

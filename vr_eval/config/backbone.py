@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vr_eval.config.backbone_keys import MODEL, DescribedBackbone, DescribedTiling
-from vr_eval.config.document import Node, Problems, beside
+from vr_eval.config.document import NO_PATH, Node, Problems, beside
 from vr_eval.config.keys import read_keys
 from vr_eval.config.schema import NAME_ALLOWED, NAME_PATTERN
 from vr_eval.errors import nearest
@@ -138,7 +138,7 @@ def _source(node: Node, key: str, problems: Problems) -> Source | None:
         path = beside(node, text)
         found, folder = path.exists(), path.is_dir()
         pinned = "@" in text and not found and beside(node, text.rpartition("@")[0]).is_dir()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, the home of a user that is not there
+    except NO_PATH as error:
         problems.add(node, key, f"this names no model: {error}", given=text, allowed=MODEL)
         return None
     if pinned:

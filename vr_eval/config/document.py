@@ -16,8 +16,16 @@ import yaml
 from vr_eval.config.frozen import FrozenDict
 from vr_eval.errors import MISSING, InputError, Problem
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 700_000
 MAX_DEPTH = 12
+MAX_ENTRIES = 2_000
+"""Entries of one list or mapping: more is a typing mistake, not a study."""
+MAX_VALUES = 30_000
+"""Values of one file; 2,000 rows of seven keys have that many."""
+MAX_PROBLEMS = 50
+"""Problems that are told; the others are counted."""
+NO_PATH = (OSError, RuntimeError, ValueError)
+"""What a name raises that can be no path: too long, the home folder of nobody, a NUL in it."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +88,27 @@ class Problems:
 
     def raise_any(self) -> None:
         """Raise one ``InputError`` with all problems, in the order of their lines, if there are any."""
-        if self.by_text:
-            raise InputError(sorted(self.by_text.values(), key=lambda problem: problem.line or 0))
+        if not self.by_text:
+            return
+        found = sorted(self.by_text.values(), key=lambda problem: problem.line or 0)
+        more = len(found) - MAX_PROBLEMS
+        if more > 0:
+            found[MAX_PROBLEMS:] = [Problem(f"{more} more problems", found[0].file)]
+        raise InputError(found)
+
+
+class _TooMuch(yaml.composer.ComposerError):
+    """It may be YAML, but no grid asks for as much."""
 
 
 class _Loader(yaml.SafeLoader):
     depth = 0
+    values = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
         self.depth += 1
+        self.values += 1
         refused = None
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             refused = "anchors and aliases (& and *) are not taken"
@@ -97,6 +116,10 @@ class _Loader(yaml.SafeLoader):
             refused = "tags (!) are not taken"
         elif self.depth > MAX_DEPTH:
             refused = f"more than {MAX_DEPTH} levels of nesting"
+        elif isinstance(parent, yaml.CollectionNode) and len(parent.value) >= MAX_ENTRIES:
+            raise _TooMuch(None, None, f"more than {MAX_ENTRIES} entries in one list or mapping", event.start_mark)
+        elif self.values > MAX_VALUES:
+            raise _TooMuch(None, None, f"more than {MAX_VALUES} values in one file", event.start_mark)
         if refused is not None:
             raise yaml.composer.ComposerError(None, None, refused, event.start_mark)
         node: yaml.Node | None = super().compose_node(parent, index)
@@ -104,6 +127,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _TAG = "tag:yaml.org,2002:"
 
 
@@ -134,6 +158,24 @@ class Dumper(yaml.SafeDumper):
 
 Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 Dumper.add_representer(FrozenDict, yaml.SafeDumper.represent_dict)
+
+
+def read_text(path: Path, source: str) -> str:
+    """The text of the file ``path``, which messages call ``source``; of a file that is too large only its begin.
+
+    Raises:
+        InputError: It cannot be read, or is no UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(Problem(f"cannot be read: {error.strerror}", file=source)) from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(Problem("this is not UTF-8 text", file=source, line=line)) from error
 
 
 def parse(text: str, file: str, problems: Problems, *, lines: bool = True) -> Node | None:
@@ -183,7 +225,10 @@ def drop(root: Node, path: tuple[str, ...]) -> Node:
 
 
 def beside(node: Node, name: str) -> Path:
-    """The path ``name`` as the file of ``node`` means it, or in the working directory where it is there alone."""
+    """The path ``name`` as the file of ``node`` means it, or in the working directory where it is there alone.
+
+    Raises one of ``NO_PATH`` where it is none.
+    """
     path = Path(name).expanduser()
     near = Path(node.file).parent / path
     return near if near.exists() or not path.exists() else path
@@ -211,6 +256,8 @@ def _node(loader: _Loader, node: yaml.Node, file: str, lines: bool, problems: Pr
                 problems.add(key_place, key_node.value, f"this key is given twice{where}")
             entries.setdefault(key_node.value, value)
         return replace(here, value=entries)
+    if _NO_TEXT.search(node.value):
+        problems.add(here, None, "a NUL or half of a character is no text", given=node.value)
     try:
         return replace(here, value=loader.construct_object(node))
     except ValueError:  # Python refuses to read a number of thousands of digits
@@ -231,7 +278,8 @@ def _report_syntax(error: Exception, text: str, file: str, lines: bool, problems
         return
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "nested too deeply"
     context = getattr(error, "context", None)
-    problems.add(here, None, f"not valid YAML: {f'{context}, ' if context else ''}{reason}")
+    what = "this asks for too much" if isinstance(error, _TooMuch) else "not valid YAML"
+    problems.add(here, None, f"{what}: {f'{context}, ' if context else ''}{reason}")
 
 
 def _tabbed_lines(text: str) -> Iterator[int]:

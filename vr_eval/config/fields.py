@@ -13,6 +13,12 @@ from typing import Any, Literal
 
 from vr_eval.config.frozen import FrozenDict
 
+MAX_WHOLE = 1_000_000
+"""Largest whole number where a field states no other: of steps, questions, widths or layers nobody means more."""
+
+MAX_TEXT = 4_096
+"""Characters of a text; as long as the longest path."""
+
 Source = Literal["paper", "official code", "ours"]
 """Where a value or a rule comes from: stated by the paper, read from the authors' code, or defined by this project."""
 
@@ -26,7 +32,7 @@ class FieldInfo:
         source: Where the default comes from.
         choices: Allowed words, for a text field.
         minimum: Smallest allowed number, for each entry of a list too.
-        maximum: Largest allowed number, for each entry of a list too.
+        maximum: Largest allowed number, for each entry of a list too; ``MAX_WHOLE`` for whole numbers without one.
         above: Numbers must be greater than this.
         default_note: What ``None`` stands for.
         example: How it looks in YAML.
@@ -79,12 +85,12 @@ def checked(owner: type, name: str, value: object) -> object:
     kind = _kinds(owner)[name]
     try:
         return _checked(kind, info, value)
-    except ValueError:
-        raise ValueError(_words(kind, info)) from None
+    except ValueError as error:
+        raise ValueError(str(error) or _words(kind, info)) from None
 
 
 def _checked(kind: object, info: FieldInfo, value: object) -> object:
-    """The same for a type; raises a bare ``ValueError``."""
+    """The same for a type; raises a bare ``ValueError``, or one that says more than ``_words``."""
     if isinstance(kind, types.UnionType):
         if value is None and type(None) in kind.__args__:
             return None
@@ -101,20 +107,30 @@ def _checked(kind: object, info: FieldInfo, value: object) -> object:
             raise ValueError
         return FrozenDict({key: _checked(typing.get_args(kind)[1], info, entry) for key, entry in value.items()})
     if kind is float and type(value) is int:
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError from None
     # `type(...) is` and not isinstance: True is an int to Python, and a typing mistake to us.
     if type(value) is not kind:
         raise ValueError
     if isinstance(value, int | float) and not isinstance(value, bool):
-        fits = math.isfinite(value)
+        fits = isinstance(value, int) or math.isfinite(value)
         fits &= info.minimum is None or value >= info.minimum
-        fits &= info.maximum is None or value <= info.maximum
+        maximum = _maximum(kind, info)
+        fits &= maximum is None or value <= maximum
         fits &= info.above is None or value > info.above
         if not fits:
             raise ValueError
+    if isinstance(value, str) and len(value) > MAX_TEXT:
+        raise ValueError(f"text of at most {MAX_TEXT} characters")
     if info.choices and value not in info.choices:
         raise ValueError
     return value
+
+
+def _maximum(kind: object, info: FieldInfo) -> float | None:
+    return MAX_WHOLE if info.maximum is None and kind is int else info.maximum
 
 
 def _words(kind: object, info: FieldInfo) -> str:
@@ -133,10 +149,11 @@ def _words(kind: object, info: FieldInfo) -> str:
     words = "a whole number" if kind is int else "a number"
     if info.above is not None:
         words += f" above {info.above}"
-    if info.minimum is not None and info.maximum is not None:
-        words += f" from {info.minimum} to {info.maximum}"
+    maximum = _maximum(kind, info)
+    if info.minimum is not None and maximum is not None:
+        words += f" from {info.minimum} to {maximum}"
     elif info.minimum is not None:
         words += f", at least {info.minimum}"
-    elif info.maximum is not None:
-        words += f", at most {info.maximum}"
+    elif maximum is not None:
+        words += f", at most {maximum}"
     return words

@@ -13,7 +13,7 @@ import yaml
 from vr_eval import paths
 from vr_eval.config.backbone import described_row
 from vr_eval.config.cell import Cell
-from vr_eval.config.document import MAX_BYTES, Dumper, Node, Problems, override, parse
+from vr_eval.config.document import Dumper, Node, Problems, override, parse, read_text
 from vr_eval.config.expand import expand, find_baseline
 from vr_eval.config.parse import apply_overrides, read_grid_file
 from vr_eval.config.recipe import Recipe
@@ -167,7 +167,7 @@ def read_mapping(path: str | Path, overrides: Sequence[str], problems: Problems)
     """
     found = find_file(path)
     source = str(path) if found == Path(path) else str(found)
-    root = parse(_read(found, source), source, problems)
+    root = parse(read_text(found, source), source, problems)
     problems.raise_any()
     if root is None or root.value is None:
         hint = "See `vr-eval plan --help` for the keys."
@@ -196,19 +196,6 @@ def find_file(path: str | Path) -> Path:
         message = f"this cannot be a file: {error}"
     allowed = f"a file, or one of the ablations {', '.join(names)}" if names else None
     raise InputError(Problem(message, file=str(path), allowed=allowed, nearest=nearest(here.stem, names)))
-
-
-def _read(path: Path, source: str) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(Problem(f"cannot be read: {error.strerror}", file=source)) from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(Problem("this is not UTF-8 text", file=source, line=line)) from error
 
 
 def _tasks(file: GridFile, spec: BackboneSpec) -> tuple[tuple[str, str], ...]:

@@ -8,11 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from vr_eval.config.backbone import read_backbone
-from vr_eval.config.document import Node, Problems, beside, drop, override, parse
+from vr_eval.config.document import NO_PATH, Node, Problems, beside, drop, override, parse, read_text
 from vr_eval.config.fields import checked
 from vr_eval.config.recipe import Recipe
 from vr_eval.config.rows import read_axes, read_options, read_row, read_rows
-from vr_eval.config.schema import NAME_ALLOWED, NAME_PATTERN, GridFile, grid_keys
+from vr_eval.config.schema import MAX_EXCLUDED, NAME_ALLOWED, NAME_PATTERN, GridFile, grid_keys
 from vr_eval.config.tasks import task_files
 from vr_eval.errors import nearest
 from vr_eval.methods.registry import METHODS
@@ -85,6 +85,10 @@ def read_grid_file(root: Node, problems: Problems) -> tuple[GridFile, BackboneSp
     for key in ("cells", "exclude"):
         if key in entries:
             given[key] = read_rows(entries[key], key, spec, problems)
+    if len(given.get("exclude", ())) > MAX_EXCLUDED:  # type: ignore[arg-type]
+        count = len(entries["exclude"].items)
+        problems.add(entries["exclude"], "exclude", f"it has {count} rows", allowed=f"at most {MAX_EXCLUDED}")
+        given["exclude"] = ()
     if "baseline" in entries:
         given["baseline"] = read_row(entries["baseline"], "baseline", spec, problems)
     if "recipe" in entries:
@@ -211,14 +215,18 @@ def _recipe_file(node: Node, problems: Problems) -> Node | None:
     shipped = resource("ablations") / "recipes"
     names = sorted(file.stem for file in shipped.glob("*.yaml"))
     name = str(node.plain)
-    here = beside(node, name)
-    found = here if here.is_file() else shipped / f"{Path(name).stem}.yaml"
+    try:
+        here = beside(node, name)
+        found = here if here.is_file() else shipped / f"{Path(name).stem}.yaml"
+    except NO_PATH as error:
+        problems.add(node, "recipe.from", f"this cannot be a path: {error}", given=name)
+        return None
     if not found.is_file():
         allowed = f"a file, or one of {', '.join(names)}"
         close = nearest(Path(name).stem, names)
         problems.add(node, "recipe.from", "there is no such recipe", given=name, allowed=allowed, nearest=close)
         return None
-    root = parse(found.read_text(encoding="utf-8"), str(found), problems)
+    root = parse(read_text(found, str(found)), str(found), problems)
     if root is not None and "from" in root.entries:
         problems.add(root.entries["from"], "from", "a recipe file stands on no other")
         return None
@@ -228,9 +236,13 @@ def _recipe_file(node: Node, problems: Problems) -> Node | None:
 def _place(node: Node, key: str, problems: Problems) -> str:
     """Data or a folder of images: relative to the file that names it, else to the working directory, else a hub id."""
     name = str(node.value)
-    path = beside(node, name)
-    if path.exists():
-        return str(path.resolve())
+    try:
+        path = beside(node, name)
+        if path.exists():
+            return str(path.resolve())
+    except NO_PATH as error:
+        problems.add(node, key, f"this cannot be a path: {error}", given=name)
+        return name
     folder = key.endswith("_image_folder")
     if folder or Path(name).suffix in (".json", ".jsonl", ".parquet") or name.startswith((".", "/", "~")):
         hint = f"Looked for {path}." if str(path) != name else None

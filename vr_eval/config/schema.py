@@ -17,6 +17,9 @@ from vr_eval.config.recipe import Recipe
 MAX_CELLS = 2_000
 """Cells of one grid, seeds included: more is a typing mistake, not a study."""
 
+MAX_EXCLUDED = 200
+"""Rows of ``exclude``: each is compared with every combination."""
+
 MAX_SEED = 2**32 - 1
 """Largest seed that numpy takes."""
 

@@ -14,7 +14,7 @@ class RandomOptions(Options):
 
     layer: int = described(2, "K: decoder layers from K on see only what is kept", minimum=1)
     keep_ratio: float = described(0.5, "part of a sample's vision tokens that stays", above=0, maximum=1)
-    seed: int = described(0, "seed of the draw, beside the sample's own content", minimum=0)
+    seed: int = described(0, "seed of the draw, beside the sample's own content", minimum=0, maximum=2**32 - 1)
 
     def faults(self, shape: Shape) -> tuple[Fault, ...]:
         return _pruning_faults(self.layer, shape)
