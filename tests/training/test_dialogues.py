@@ -361,7 +361,7 @@ def test_a_real_backbone_trains_on_named_data_only(
 
 
 def test_a_template_that_the_tokenizer_does_not_know(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (cell,) = load_grid(write_grid(folder)).cells
+    (cell,) = load_grid(write_grid(folder, more=", stage2_template: chatml")).cells
     model, processor = build_lvlm(cell)
     monkeypatch.setattr(type(processor.tokenizer), "get_vocab", lambda _: {"a": 0})
     with pytest.raises(InputError, match=r"recipe.stage2_template: the tokenizer of micro has no <\|im_start\|>"):

@@ -24,10 +24,12 @@ from torch import Tensor
 from vr_eval.adapters.questions import Answer, AnswerLog, Decoding, Messages, Question
 from vr_eval.errors import VrEvalError
 from vr_eval.measure.timing import finish
+from vr_eval.models.chat import Chat
 from vr_eval.models.features import FeatureStore, ImageEncoder, size_of
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.processor import Processor, image_text
+from vr_eval.models.processor import Processor
 from vr_eval.models.reading import upright
+from vr_eval.models.text import tokens_of
 from vr_eval.models.tiles import BASE_ONLY
 
 HOPELESS = 20
@@ -196,27 +198,18 @@ class _Failures:
 
 
 def prepare(messages: Messages, processor: Processor, model: LVLM) -> Prepared:
-    """Chat messages as token ids, in the format of training (training/conversation.py).
+    """Chat messages as token ids, in the format of training (models/chat.py).
 
     An image may be None in place of one that is not at hand: its base view.
 
     Raises:
         ValueError: the chat template does not show every image.
     """
-    marker, tokenizer = processor.image_token, processor.tokenizer
     images = [part["image"] for message in messages for part in message["content"] if part["type"] == "image"]
-    shown = [{**m, "content": [_without(part, marker) for part in m["content"]]} for m in messages]
-    text = processor.apply_chat_template(shown, tokenize=False, add_generation_prompt=True)
-    if text.count(marker) != len(images):
-        raise ValueError(f"the chat template shows {text.count(marker)} of {len(images)} images")
     images = [image if image is None else upright(image) for image in images]
     sizes = model.shown_sizes([BASE_ONLY if image is None else size_of(image) for image in images])
-    first, *rest = text.split(marker)
-    counted = zip(model.image_tokens(sizes), rest, strict=True)
-    expanded = first + "".join(image_text(tokenizer, count) + part for count, part in counted)
-    # Llama's sequences begin with a token of their own, which not every template writes.
-    begun = bool(tokenizer.bos_token) and expanded.startswith(tokenizer.bos_token)
-    return Prepared(tokenizer(expanded, add_special_tokens=not begun)["input_ids"], images)
+    pieces = Chat.of(processor).prompt(messages, model.image_tokens(sizes))
+    return Prepared(tokens_of(processor.tokenizer, pieces).ids, images)
 
 
 def left_padded(rows: Sequence[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
@@ -225,13 +218,6 @@ def left_padded(rows: Sequence[list[int]], pad_token_id: int) -> tuple[Tensor, T
     ids = [[pad_token_id] * (width - len(row)) + row for row in rows]
     mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
     return torch.tensor(ids), torch.tensor(mask)
-
-
-def _without(part: dict[str, object], marker: str) -> dict[str, object]:
-    """A question that mentions the image token in words must not ask for an image with it."""
-    if part["type"] == "text":
-        return {**part, "text": str(part["text"]).replace(marker, "")}
-    return {"type": part["type"]}
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -46,10 +46,17 @@ def list_backbones() -> str:
             f"  ratios    {', '.join(f'1/{ratio}' for ratio in square_ratios(spec.grid))}",
             *(f"  weights   {source}" for source in spec.sources),
             f"  loaded    in {spec.loading.dtype}",
+            f"  template  {_template(spec)}",
             f"  suites    {suites}",
         ]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _template(spec: BackboneSpec) -> str:
+    """The chat template that its cells are trained and asked with."""
+    name = spec.template or "that of its tokenizer's family"
+    return f"the checkpoint's own, or {name} where it has none for images" if spec.checkpoint else name
 
 
 def _image(spec: BackboneSpec) -> str:

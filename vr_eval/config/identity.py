@@ -103,7 +103,8 @@ def _recipe(cell: Cell) -> dict[str, Any]:
         if data is None:
             stated.pop(f"stage{stage}_template", None)
         else:
-            stated |= {f"stage{stage}_data": data.identity(), f"stage{stage}_template": data.template}
+            template = data.template or cell.spec.template
+            stated |= {f"stage{stage}_data": data.identity(), f"stage{stage}_template": template}
     return stated
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from vr_eval.config.fields import described
 from vr_eval.config.frozen import FrozenDict
+from vr_eval.models.chat_templates import TEMPLATES
 
-TEMPLATES = ("chatml", "vicuna", "plain")
 DATA = "a LLaVA-format .json or .jsonl file, a .parquet file or folder of the datasets library, or a hub id ID@REVISION"
 _END = 65_536  # bytes
 
@@ -22,7 +22,8 @@ class StageData:
 
     name: str
     image_folder: str | None
-    template: str
+    template: str | None
+    """``None``: the one that the model is asked with."""
 
     def __str__(self) -> str:
         return self.name
@@ -107,14 +108,25 @@ class Recipe:
     stage1_image_folder: str | None = described(
         None, "folder that its image names are relative to", later=True, default_note="the data's own"
     )
-    stage1_template: str = described("plain", "how its conversations are written", choices=TEMPLATES, later=True)
+    stage1_template: str = described("plain", "how its conversations are written", choices=tuple(TEMPLATES), later=True)
     stage2_data: str | None = described(
         None, f"conversations of stage 2: {DATA}", later=True, default_note="the embedded suites"
     )
     stage2_image_folder: str | None = described(
         None, "folder that its image names are relative to", later=True, default_note="the data's own"
     )
-    stage2_template: str = described("chatml", "how its conversations are written", choices=TEMPLATES, later=True)
+    stage2_template: str | None = described(
+        None,
+        "how its conversations are written, and the trained model is asked",
+        choices=tuple(TEMPLATES),
+        later=True,
+        default_note="the backbone's, see `vr-eval list backbones`",
+    )
+    image_first: bool = described(
+        False,
+        "move the only image of a question to its front, where evaluations show it (LLaVA's own training does)",
+        later=True,
+    )
     max_length: int = described(
         4096, "tokens of one training sequence, those of its images included", minimum=1, later=True
     )

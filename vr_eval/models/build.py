@@ -115,7 +115,7 @@ def _on_loaded_parts(cell: Cell, loading: Loading | None) -> tuple[LVLM, Process
     spec = cell.spec
     base: LVLM | None = None
     if spec.checkpoint is not None:
-        base, processor = load_pretrained(spec.checkpoint, loading)
+        base, processor = load_pretrained(spec.checkpoint, loading, template=spec.template)
         tower, decoder = base.vision_tower, base.language_model
     else:
         tower, decoder, processor = load_parts(spec, loading)

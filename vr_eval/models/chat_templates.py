@@ -8,7 +8,7 @@ Vicuna's, which LLaVA trains with.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 IMAGE = "<image>"
@@ -38,11 +38,17 @@ class ChatTemplate:
         jinja: In transformers' terms: renders `messages`, and with `add_generation_prompt` what an answer follows.
         end: What ends an answer and is learned with it; empty for the tokenizer's end token.
         marks: Tokens that a tokenizer must know as one for it.
+        asks: Whether it shows questions; else only their images.
     """
 
     jinja: str
     end: str = ""
     marks: tuple[str, ...] = ()
+    asks: bool = True
+
+    def showing(self, mark: str) -> ChatTemplate:
+        """The same with `mark` for an image."""
+        return replace(self, jinja=self.jinja.replace(IMAGE, mark))
 
 
 _CHATML = ChatTemplate(
@@ -63,7 +69,10 @@ _LLAMA3 = ChatTemplate(
 )
 
 _VICUNA = ChatTemplate(
-    _CONTENT + "{%- if messages[0]['role'] != 'system' -%}{{ '" + VICUNA_SYSTEM.replace("'", "\\'") + " ' }}{%- endif -%}"
+    _CONTENT
+    + "{%- if messages[0]['role'] != 'system' -%}{{ '"
+    + VICUNA_SYSTEM.replace("'", "\\'")
+    + " ' }}{%- endif -%}"
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'system' -%}{{ content(message) + ' ' }}"
     "{%- elif message['role'] == 'user' -%}{{ 'USER: ' + content(message) + ' ASSISTANT:' }}"
@@ -80,11 +89,12 @@ _MISTRAL = ChatTemplate(
 )
 
 _PLAIN = ChatTemplate(
-    "{%- for message in messages -%}{%- if message['role'] == 'assistant' -%}{{ message['content'] + '\\n' }}"
-    "{%- elif message['role'] == 'user' -%}{%- if message['content'] is string -%}{{ message['content'] }}"
-    "{%- else -%}{%- for part in message['content'] -%}"
-    "{%- if part['type'] == 'image' -%}{{ '<image>' }}{%- endif -%}{%- endfor -%}{%- endif -%}{%- endif -%}{%- endfor -%}",
+    _CONTENT + "{%- for message in messages -%}"
+    "{%- if message['role'] == 'user' -%}{{ content(message) }}"
+    "{%- elif message['role'] == 'assistant' -%}{{ content(message) + '\\n' }}{%- endif -%}"
+    "{%- endfor -%}",
     end="\n",
+    asks=False,
 )
 """Images and then their captions, without what was asked (LLaVA's stage 1, official code)."""
 

@@ -39,7 +39,10 @@ def save_checkpoint(
 
 
 def save_reference(source: Source, folder: Path, manifest: dict[str, Any]) -> None:
-    """Make `folder` the checkpoint of a model that is `source` itself: it says so, and holds no weights."""
+    """Make `folder` the checkpoint of a model that is `source` itself: it says so, and holds no weights.
+
+    `manifest` may name the chat `template` for a source that brings none.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     content = {**manifest, "source": dataclasses.asdict(source)}
     write_atomic(folder / MANIFEST, json.dumps(content, indent=1, sort_keys=True) + "\n")
@@ -101,7 +104,7 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
     if "source" in manifest:
         from vr_eval.models.pretrained import load_pretrained
 
-        return load_pretrained(Source(**manifest["source"]), loading)
+        return load_pretrained(Source(**manifest["source"]), loading, template=manifest.get("template"))
     arguments = arguments_of(loading, WHOLE)
     try:
         config = LVLMConfig.from_pretrained(folder)

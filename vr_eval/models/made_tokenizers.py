@@ -26,10 +26,10 @@ PIECES = 600
 TEXT = (
     "What is printed in this image? Answer the question using a single word or phrase.",
     "The chart shows the total of each year; which bar is the tallest, and what is its value in 2024?",
-    "user assistant system USER ASSISTANT human: a chat between a curious user and an artificial intelligence assistant",
+    "user assistant system USER ASSISTANT: a chat between a curious user and an artificial intelligence assistant",
     "The assistant gives helpful, detailed, and polite answers to the user's questions.",
     "How many people are in the picture, and what do they hold? Describe it in detail, step by step.",
-    "Read the words on the sign: OPEN 24 HOURS, EXIT, No. 7, $3.50, 12:30, 100%, A-B_c/d (x, y) [z] {w} <v> \"u\" #1 @home",
+    'Read the words on the sign: OPEN 24 HOURS, EXIT, No. 7, $3.50, 12:30, 100%, A-B_c/d (x, y) [z] {w} <v> "u" #1 @home',
     "It is a table with three rows and two columns. Yes. No. Unanswerable. The answer is box, red, left, dog or cat.",
     "Straße, naïve café, señor, Größe; 図表の合計は何ですか 图中有什么文字 Что написано на вывеске?",
 )
@@ -57,13 +57,14 @@ LLAMA3_TEMPLATE = (
 )
 MISTRAL_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
-    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% else %}{{ message['content'] + eos_token }}{% endif %}{% endfor %}"
+    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% else %}{{ message['content'] + eos_token }}"
+    "{% endif %}{% endfor %}"
 )
 INTERNVL_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if part['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}{% elif part['type'] == 'text' %}{{ part['text'] }}"
+    "{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 INTERNVL_TOKENS = {

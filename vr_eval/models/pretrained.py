@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoModelForCausalLM,
     AutoProcessor,
@@ -34,14 +35,14 @@ from vr_eval.models.internvl import internvl_tiling, reorder
 from vr_eval.models.llava import Described, describe, renamings, tower_config
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.official import computed_anew
-from vr_eval.models.processor import Processor, fitted, lvlm_processor, tiled_processor, with_image_token
+from vr_eval.models.processor import Processor, fitted, lvlm_processor, tiled_processor, with_image_token, with_template
 from vr_eval.models.spec import BackboneSpec, Loading, Source
 
 _LISTED = 20
 
 
 def load_pretrained(
-    source: Source, loading: Loading | None = None, tower: Source | None = None
+    source: Source, loading: Loading | None = None, tower: Source | None = None, template: str | None = None
 ) -> tuple[LVLM, Processor]:
     """A LLaVA or InternVL checkpoint as an LVLM in eval mode, and its processor.
 
@@ -49,9 +50,11 @@ def load_pretrained(
         source: Hub id or folder, in the layout of transformers or in the original one.
         loading: How its weights are loaded; float32 on the CPU by default.
         tower: In place of the vision tower that an original checkpoint names.
+        template: Chat template where the checkpoint brings none that shows images; by default that of its family.
 
     Raises:
-        InputError: It cannot be found or read, or its tensors are not those of its configuration.
+        InputError: It cannot be found or read, no chat template is known for it, or its tensors are not those of its
+            configuration.
     """
     loading = loading or Loading()
     with explained(source, "the configuration"):
@@ -60,7 +63,7 @@ def load_pretrained(
         raise InputError(Problem("there is no config.json here", source.name))
     described = describe(content, source, tower)
     config = described.config
-    processor = _processor(described, source)
+    processor = _processor(described, source, template)
     config.image_token_id = processor.image_token_id
     if isinstance(processor, InternVLProcessor):
         config.tiling = asdict(internvl_tiling(processor))
@@ -89,17 +92,20 @@ def load_parts(
     """Tower, decoder and a processor (yet to be fitted to a ratio) of a backbone that is put together.
 
     Raises:
-        InputError: A part cannot be found or read.
+        InputError: A part cannot be found or read, or no chat template is known for the tokenizer.
     """
     assert spec.tower is not None
     assert spec.decoder is not None
     arguments = arguments_of(loading or Loading())
-    tower = load_tower(spec.tower, **arguments)
     source = spec.decoder
     with explained(source, "the decoder"):
-        decoder = AutoModelForCausalLM.from_pretrained(source.name, revision=source.revision, **arguments)
-    tokenizer = _tokenizer(source)
+        config = AutoConfig.from_pretrained(source.name, revision=source.revision)
+    # What is small comes first: nothing heavy is loaded for a tokenizer that cannot be used.
+    tokenizer = _tokenizer(source, config.model_type, spec.template)
     images = _image_processor(spec.tower)
+    tower = load_tower(spec.tower, **arguments)
+    with explained(source, "the decoder"):
+        decoder = AutoModelForCausalLM.from_pretrained(source.name, revision=source.revision, **arguments)
     if spec.tiling is None:
         return tower, decoder, lvlm_processor(images, tokenizer, spec.patch_px, 1)
     return tower, decoder, tiled_processor(images, tokenizer, spec.tiling, spec.image_px)
@@ -122,8 +128,8 @@ def load_tower(source: Source, config: PreTrainedConfig | None = None, **argumen
     return model.eval()
 
 
-def _processor(described: Described, source: Source) -> Processor:
-    vision = described.config.vision_config
+def _processor(described: Described, source: Source, template: str | None) -> Processor:
+    vision, decoder = described.config.vision_config, described.config.text_config.model_type
     grid = described.config.shapes.grid
     if described.tower is None:
         with explained(source, "the processor"):
@@ -132,8 +138,10 @@ def _processor(described: Described, source: Source) -> Processor:
             hint = "The folder needs processor_config.json, preprocessor_config.json and the tokenizer's files."
             given = type(processor).__name__
             raise InputError(Problem("there is no processor for images and text", source.name, given=given, hint=hint))
+        with_template(processor, source, decoder, template)
         return fitted(processor, side_of(vision.patch_size), grid, described.config.ratio)
-    tokenizer, images, tiling = _tokenizer(source), _image_processor(described.tower), described.config.tiles
+    tokenizer = _tokenizer(source, decoder, template)
+    images, tiling = _image_processor(described.tower), described.config.tiles
     if tiling is not None:
         return fitted(tiled_processor(images, tokenizer, tiling, vision.image_size), vision.patch_size, grid, 1)
     # Original models pad an image to a square before they resize it.
@@ -143,9 +151,11 @@ def _processor(described: Described, source: Source) -> Processor:
     return lvlm_processor(padded, tokenizer, vision.patch_size, 1)
 
 
-def _tokenizer(source: Source) -> PreTrainedTokenizerBase:
+def _tokenizer(source: Source, decoder: str, template: str | None) -> PreTrainedTokenizerBase:
     with explained(source, "the tokenizer"):
-        return with_image_token(AutoTokenizer.from_pretrained(source.name, revision=source.revision))
+        tokenizer = with_image_token(AutoTokenizer.from_pretrained(source.name, revision=source.revision))
+    with_template(tokenizer, source, decoder, template)
+    return tokenizer
 
 
 def _image_processor(tower: Source) -> Any:

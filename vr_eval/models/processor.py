@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isqrt
 from typing import TypeAlias
 
+from tokenizers import AddedToken
 from transformers import (
     BaseImageProcessor,
     InternVLProcessor,
@@ -17,21 +18,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from vr_eval.errors import InputError, Problem
+from vr_eval.models.chat import Chat
+from vr_eval.models.chat_templates import IMAGE, TEMPLATES, family_template
 from vr_eval.models.hd import HDImageProcessor, HDProcessor
-from vr_eval.models.spec import Tiling
+from vr_eval.models.spec import Source, Tiling
 
 Processor: TypeAlias = LlavaProcessor | LlavaNextProcessor | LlavaOnevisionProcessor | InternVLProcessor
-
-IMAGE = "<image>"
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>\n{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""Qwen's format for messages whose parts are images and text; no system turn, as in training."""
 
 
 def lvlm_processor(
@@ -90,23 +83,53 @@ def fitted(processor: Processor, patch_px: int, grid: int, ratio: int) -> Proces
     return processor
 
 
-def image_text(tokenizer: PreTrainedTokenizerBase, tokens: int) -> str:
-    """What stands for an image of so many `tokens` in a prompt; InternVL's tokenizer has tokens around them too."""
-    if not hasattr(tokenizer, "context_image_token"):
-        return getattr(tokenizer, "image_token", IMAGE) * tokens
-    return f"{tokenizer.start_image_token}{tokenizer.context_image_token * tokens}{tokenizer.end_image_token}"
-
-
 def with_image_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """`tokenizer`, in place, with a token for images, padding on the left and a template that shows images.
+    """`tokenizer`, in place, with a token for images, one for padding, and padding on the left.
 
     A token that is added needs no place in the decoder's embeddings: an LVLM never looks it up.
+
+    Raises:
+        ValueError: it has no token that could be used for padding.
     """
-    if tokenizer.convert_tokens_to_ids(IMAGE) in (None, tokenizer.unk_token_id):
-        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]}, replace_additional_special_tokens=False)
+    if IMAGE not in tokenizer.get_vocab():
+        tokenizer.add_tokens([AddedToken(IMAGE, special=True, normalized=False)])
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    if IMAGE not in (tokenizer.chat_template or "") and "<|im_start|>" in tokenizer.get_vocab():
-        tokenizer.chat_template = CHATML
+        spare = tokenizer.unk_token or tokenizer.eos_token
+        if spare is None:
+            raise ValueError("its tokenizer has neither a token for padding nor one that ends a text")
+        tokenizer.pad_token = spare
     return tokenizer
+
+
+def with_template(
+    carrier: Processor | PreTrainedTokenizerBase, source: Source, decoder: str, template: str | None = None
+) -> None:
+    """Give a processor, or a tokenizer that is to be part of one, a chat template that shows images.
+
+    One of its own that does is kept; else it gets that by the name of `template`, else the one of its family.
+
+    Args:
+        carrier: Changed in place.
+        source: Where it is from, for errors.
+        decoder: The `model_type` of its decoder.
+        template: A key of `TEMPLATES`.
+
+    Raises:
+        InputError: No template is known for it, or it lacks tokens of the one that is named.
+    """
+    chat = Chat.of(carrier)
+    if chat.shows_images:
+        return
+    tokenizer = chat.tokenizer
+    vocabulary = tokenizer.get_vocab()
+    name = template or family_template(vocabulary, decoder)
+    if name is None:
+        hint = "Name one where the backbone is described in the grid file."
+        message = "it brings no chat template that shows images, and none is known for its tokenizer"
+        raise InputError(Problem(message, source.name, key="template", allowed=", ".join(TEMPLATES), hint=hint))
+    for mark in TEMPLATES[name].marks:
+        if mark not in vocabulary:
+            message = f"its tokenizer does not know {mark}, which the chat template {name} writes"
+            raise InputError(Problem(message, source.name, key="template", given=name, allowed=", ".join(TEMPLATES)))
+    carrier.chat_template = Chat.named(name, tokenizer).template.jinja

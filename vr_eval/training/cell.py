@@ -16,6 +16,7 @@ from vr_eval.models.lvlm import LVLM
 from vr_eval.processes import ALONE, Spread, is_first_process
 from vr_eval.training.sources import samples_of
 from vr_eval.training.stages import CellStage, describe, stages_of
+from vr_eval.training.templates import ask_as_trained
 from vr_eval.training.trainer import Group, Stage, fit, load_trained
 
 
@@ -36,7 +37,7 @@ def train_cell(cell: Cell, folder: Path, device: str = "auto", spread: Spread = 
     about = {"checkpoint_id": checkpoint_id(cell), "identity": checkpoint_identity(cell), "label": cell.label}
     if cell.pretrained and cell.spec.checkpoint is not None:
         if is_first_process():
-            save_reference(cell.spec.checkpoint, folder, about)
+            save_reference(cell.spec.checkpoint, folder, {**about, "template": cell.spec.template})
         return
     model, processor = build_lvlm(cell)
     recipe = cell.recipe
@@ -72,6 +73,7 @@ def train_cell(cell: Cell, folder: Path, device: str = "auto", spread: Spread = 
     for name, own in samples.items():
         if own.broken is not None:
             write_atomic(folder / f"{name}.broken.csv", own.broken)
+    ask_as_trained(processor, recipe)
     save_checkpoint(model, processor, folder, manifest)
     shutil.rmtree(work, ignore_errors=True)
 

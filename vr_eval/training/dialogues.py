@@ -162,7 +162,7 @@ def dialogues(cell: Cell, stage: int, model: LVLM, processor: Processor) -> Chec
     if data is None:
         message = f"no data to train {cell.backbone} on in stage {stage}"
         raise InputError(Problem(message, key=f"recipe.stage{stage}_data", allowed=DATA))
-    template = Template(data.template, processor.tokenizer)
+    template = Template.of(data, cell.recipe, processor)
     if template.unknown is not None:
         message = f"the tokenizer of {cell.backbone} has no {template.unknown}"
         allowed = ", ".join(name for name in TEMPLATES if name != data.template)
@@ -179,7 +179,7 @@ def dialogues(cell: Cell, stage: int, model: LVLM, processor: Processor) -> Chec
 def _checked(cell: Cell, stage: int, data: StageData, reader: Reader) -> Checked:
     folder = str(Path(data.image_folder).resolve()) if data.image_folder else ""
     shown = [cell.backbone, str(reader.shown), cell.recipe.max_length]
-    about = json.dumps([data.identity(), folder, data.template, *shown])
+    about = json.dumps([data.identity(), folder, reader.template.about, *shown])
     kept = home() / "training-data" / f"checked-{hashlib.sha256(about.encode()).hexdigest()[:16]}.parquet"
     found = _looked_at(reader, kept)
     good = [(sample["row"], sample["length"]) for sample in found if not sample["broken"]]

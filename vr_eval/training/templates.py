@@ -1,100 +1,77 @@
-"""How a conversation is written as one text, and which parts of that text are answers."""
+"""How a conversation of the training data is written as one text, and which tokens of that text are answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from vr_eval.config.recipe import Recipe, StageData
+from vr_eval.models.chat import Chat, Turns
+from vr_eval.models.chat_templates import TEMPLATES, ChatTemplate
 from vr_eval.models.lvlm import IGNORE
-from vr_eval.models.processor import image_text
-from vr_eval.training.conversation import IMAGE, Encoded
-
-Turns = Sequence[tuple[str, str]]
-Segments = list[tuple[str, bool]]
-"""Pieces of a text in their order, and whether each is supervised."""
-
-VICUNA_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
-"""Vicuna v1.1's, which LLaVA trains with (official code)."""
-
-
-def chatml(turns: Turns, system: str, end: str) -> Segments:
-    """Qwen's format, with a system turn only where the conversation has one: as the prompts of an evaluation."""
-    segments = [(f"<|im_start|>system\n{system}<|im_end|>\n", False)] if system else []
-    for question, answer in turns:
-        segments.append((f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n", False))
-        # The end of the turn is supervised, the line feed after it is the template's.
-        segments += [(f"{answer}<|im_end|>", True), ("\n", False)]
-    return segments
-
-
-def vicuna(turns: Turns, system: str, end: str) -> Segments:
-    """Vicuna v1.1's format (LLaVA-1.5 and LLaVA-NeXT with Vicuna)."""
-    segments: Segments = [(f"{system or VICUNA_SYSTEM} ", False)]
-    for question, answer in turns:
-        segments += [(f"USER: {question} ASSISTANT:", False), (f" {answer}{end}", True)]
-    return segments
-
-
-def plain(turns: Turns, system: str, end: str) -> Segments:
-    """Images and then their captions, without what was asked (LLaVA's stage 1, official code)."""
-    segments: Segments = []
-    for question, answer in turns:
-        segments += [(IMAGE * question.count(IMAGE), False), (f"{answer}\n", True)]
-    return segments
-
-
-WRITERS: dict[str, Callable[[Turns, str, str], Segments]] = {"chatml": chatml, "vicuna": vicuna, "plain": plain}
-"""By their names in a recipe; each takes turns, the system's words (may be empty) and the tokenizer's end token."""
+from vr_eval.models.processor import Processor
+from vr_eval.models.text import tokens_of
+from vr_eval.training.conversation import Encoded
 
 
 @dataclass(frozen=True)
 class Template:
-    """A format and the tokenizer that reads it."""
+    """A format and the tokenizer that reads it.
+
+    Attributes:
+        name: A key of `TEMPLATES`; whatever it is where `own` is given.
+        tokenizer: Reads the text.
+        own: The chat template that the model is asked with, in place of one by name.
+        image_first: The image of a question with a single one is moved to its front, a line feed behind it.
+    """
 
     name: str
     tokenizer: PreTrainedTokenizerBase
+    own: str = ""
+    image_first: bool = False
+
+    @classmethod
+    def of(cls, data: StageData, recipe: Recipe, processor: Processor) -> Template:
+        """The one that `data` is written in: by name, or as the model of `processor` is asked."""
+        if data.template is not None:
+            return cls(data.template, processor.tokenizer, image_first=recipe.image_first)
+        return cls("own", processor.tokenizer, Chat.of(processor).template.jinja, recipe.image_first)
+
+    @property
+    def about(self) -> list[object]:
+        """All that changes how a conversation is written, but for the tokenizer."""
+        return [self.name, self.own, self.image_first]
 
     @property
     def unknown(self) -> str | None:
         """A mark of the format that the tokenizer does not know as one token, if there is one."""
-        marks = ("<|im_start|>", "<|im_end|>") if self.name == "chatml" else ()
         vocabulary = self.tokenizer.get_vocab()
+        marks = () if self.own else TEMPLATES[self.name].marks
         return next((mark for mark in marks if mark not in vocabulary), None)
 
+    @property
+    def chat(self) -> Chat:
+        """The format as the model is asked with it."""
+        return Chat(self.tokenizer, ChatTemplate(self.own)) if self.own else Chat.named(self.name, self.tokenizer)
+
     def encode(self, turns: Turns, system: str = "", image_tokens: Sequence[int] = ()) -> Encoded:
-        """A conversation as token ids with labels; `image_tokens`: how many tokens stand for each `<image>` of it.
+        """A conversation as token ids with labels; `image_tokens`: how many tokens stand for each of its images.
 
         The text is tokenised as a whole, so that a word at a border is split as it is in a prompt.
 
         Raises:
-            ValueError: the number of images is not that of their places.
+            ValueError: the number of images is not that of their places, or the format has no place for a turn.
         """
-        segments = WRITERS[self.name](turns, system, self.tokenizer.eos_token or "")
-        counts = iter(image_tokens)
-        places = sum(text.count(IMAGE) for text, _ in segments)
-        if places != len(image_tokens):
-            raise ValueError(f"{places} places for {len(image_tokens)} images")
-        text, supervised = "", []
-        for piece, answer in segments:
-            first, *rest = piece.split(IMAGE)
-            start = len(text)
-            text += first + "".join(image_text(self.tokenizer, next(counts)) + part for part in rest)
-            if answer:
-                supervised.append((start, len(text)))
-        # Llama's sequences begin with a token of their own, which not every template writes.
-        begun = bool(self.tokenizer.bos_token) and text.startswith(self.tokenizer.bos_token)
-        found = self.tokenizer(text, add_special_tokens=not begun, return_offsets_mapping=True)
-        ids, labels = list(found["input_ids"]), [IGNORE] * len(found["input_ids"])
-        spans = iter(supervised)
-        span = next(spans, None)
-        for place, (begin, finish) in enumerate(found["offset_mapping"]):
-            while span is not None and begin >= span[1]:
-                span = next(spans, None)
-            if span is not None and finish > begin >= span[0]:
-                labels[place] = ids[place]
-        return Encoded(ids, labels)
+        pieces = self.chat.dialogue(turns, system, image_tokens, image_first=self.image_first)
+        found = tokens_of(self.tokenizer, pieces)
+        labels = [token if learned else IGNORE for token, learned in zip(found.ids, found.learned, strict=True)]
+        return Encoded(found.ids, labels)
+
+
+def ask_as_trained(processor: Processor, recipe: Recipe) -> None:
+    """Give `processor`, in place, the chat template of stage 2 where the recipe names one that shows questions."""
+    data = recipe.data(2)
+    if data is not None and data.template is not None and TEMPLATES[data.template].asks:
+        processor.chat_template = Chat.named(data.template, processor.tokenizer).template.jinja

@@ -36,6 +36,7 @@ LLAVA_NEXT_QWEN2_0_5B = BackboneSpec(
         lr_decoder=1e-5,
         lr_tower=2e-6,
         stage2_data="lmms-lab/LLaVA-NeXT-Data",
+        image_first=True,
     ),
     loading=Loading(dtype="bfloat16"),
     train_seconds_per_step=None,
