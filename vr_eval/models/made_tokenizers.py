@@ -29,7 +29,7 @@ TEXT = (
     "user assistant system USER ASSISTANT: a chat between a curious user and an artificial intelligence assistant",
     "The assistant gives helpful, detailed, and polite answers to the user's questions.",
     "How many people are in the picture, and what do they hold? Describe it in detail, step by step.",
-    'Read the words on the sign: OPEN 24 HOURS, EXIT, No. 7, $3.50, 12:30, 100%, A-B_c/d (x, y) [z] {w} <v> "u" #1 @home',
+    "Read the words on the sign: OPEN 24 HOURS, EXIT, No. 7, $3.50, 12:30, 100%, A-B_c/d (x, y) [z] {w} <v> #1 @home",
     "It is a table with three rows and two columns. Yes. No. Unanswerable. The answer is box, red, left, dog or cat.",
     "Straße, naïve café, señor, Größe; 図表の合計は何ですか 图中有什么文字 Что написано на вывеске?",
 )
