@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from transformers import (
-    AutoTokenizer,
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLProcessor,
@@ -15,30 +14,18 @@ from transformers import (
 )
 from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
 
-from tests.llava import text, tokenizer
+from tests.llava import text
+from vr_eval.models.made_tokenizers import made_tokenizer
 from vr_eval.models.spec import Source
 
 PX, PATCH, GRID, MOST = 24, 4, 6, 6
 """Pixels of a tile and of a patch, patches along a side, and the most tiles of an image."""
-TOKENS = {
-    "start_image_token": "<img>",
-    "end_image_token": "</img>",
-    "context_image_token": "<IMG_CONTEXT>",
-    "video_token": "<video>",
-}
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<IMG_CONTEXT>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 def internvl(folder: Path, *, decoder: str = "llava_onevision", tied: bool = False, layer: int = -1) -> Source:
     """A checkpoint of InternVLForConditionalGeneration with its processor; `decoder`: Qwen2 or, for llava, Llama."""
     torch.manual_seed(0)
-    tokenizer().save_pretrained(folder)
-    words = AutoTokenizer.from_pretrained(folder, extra_special_tokens=TOKENS)
+    words = made_tokenizer("internvl")
     vision = InternVLVisionConfig(
         hidden_size=16,
         intermediate_size=32,
@@ -69,7 +56,9 @@ def internvl(folder: Path, *, decoder: str = "llava_onevision", tied: bool = Fal
     square = {"height": PX, "width": PX}
     images = GotOcr2ImageProcessor(size=square, max_patches=MOST)
     videos = InternVLVideoProcessor(size=square)
-    processor = InternVLProcessor(images, words, videos, image_seq_length=GRID**2 // 4, chat_template=TEMPLATE)
+    processor = InternVLProcessor(
+        images, words, videos, image_seq_length=GRID**2 // 4, chat_template=words.chat_template
+    )
     processor.save_pretrained(folder)
     return Source(str(folder))
 

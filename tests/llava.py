@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tokenizers import AddedToken
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -39,9 +42,28 @@ from transformers import CLIPVisionConfig as ClipConfig
 
 from vr_eval.micro.tokenizer import train_tokenizer
 from vr_eval.models.backbones import BACKBONES
+from vr_eval.models.made_tokenizers import made_tokenizer, write_tokenizer
 from vr_eval.models.presets import PRESETS
 from vr_eval.models.spec import Source, Tiling
 
+LLAVA_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
+    "{# images come first #}{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
+    "{{ '<image>\n' }}{% endfor %}"
+    "{% if message['role'] != 'assistant' %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] + ' ' }}{% endfor %}"
+    "{% else %}{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
+    "{% generation %}{{ part['text'] + ' ' }}{% endgeneration %}{% endfor %}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+"""In the form of llava-1.5's port: images first, and no end behind an answer."""
+ONEVISION_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ '\n' + part['text'] }}{% endfor %}"
+    "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""In the form of LLaVA-OneVision's port."""
 PX, PATCH, GRID = 24, 4, 6
 SQUARE = {"height": PX, "width": PX}
 NEXT_POINTS = [[PX, 2 * PX], [2 * PX, PX], [2 * PX, 2 * PX], [3 * PX, PX], [PX, 3 * PX]]
@@ -84,13 +106,32 @@ def text(kind: str, vocabulary: int, *, tied: bool = False) -> dict[str, Any]:
 
 
 def tokenizer() -> PreTrainedTokenizerBase:
+    """The embedded backbone's kind."""
     return train_tokenizer(["what is printed here? user assistant 0123456789"] * 3)
+
+
+@cache
+def _published(kind: str) -> PreTrainedTokenizerBase:
+    """With `<image>` added and padding told, as the ports on the hub have it."""
+    words = made_tokenizer("qwen2" if kind == "llava_onevision" else "vicuna")
+    words.add_tokens([AddedToken("<image>", special=True, normalized=False)])
+    if kind == "llava_onevision":
+        words.add_tokens([AddedToken("<video>", special=True, normalized=False)])
+        words.pad_token, words.chat_template = "<|endoftext|>", ONEVISION_TEMPLATE
+    else:
+        words.chat_template = LLAVA_TEMPLATE
+    return words
+
+
+def words_of(kind: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a ported checkpoint: Vicuna's kind, or Qwen2's for LLaVA-OneVision."""
+    return copy.deepcopy(_published(kind))
 
 
 def ported(kind: str, folder: Path, *, tied: bool = False) -> Source:
     """A checkpoint of transformers' own class with its processor, as under llava-hf."""
     torch.manual_seed(0)
-    words = tokenizer()
+    words = words_of(kind)
     token = words.convert_tokens_to_ids("<image>")
     shared = {"image_token_index": token, "tie_word_embeddings": tied}
     parts = {"vision_config": vision(kind), "text_config": text(kind, len(words))}
@@ -107,7 +148,7 @@ def ported(kind: str, folder: Path, *, tied: bool = False) -> Source:
         processor = LlavaNextProcessor(images, words, chat_template=words.chat_template, **clip)
     else:
         config = LlavaOnevisionConfig(**parts, image_grid_pinpoints=ONEVISION_POINTS, **shared)
-        config.video_token_index = 1
+        config.video_token_index = words.convert_tokens_to_ids("<video>")
         model = LlavaOnevisionForConditionalGeneration(config)
         processor = LlavaOnevisionProcessor(
             LlavaOnevisionImageProcessor(size=SQUARE, image_grid_pinpoints=ONEVISION_POINTS),
@@ -171,7 +212,7 @@ def original(folder: Path, *, tower: bool = True, tiled: bool = True) -> tuple[S
         "image_grid_pinpoints": [point[::-1] for point in NEXT_POINTS],
     }
     (out / "config.json").write_text(json.dumps(written))
-    tokenizer().save_pretrained(out)
+    write_tokenizer("vicuna", out)
     return Source(str(out)), folder / "ported"
 
 

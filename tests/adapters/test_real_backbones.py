@@ -69,17 +69,13 @@ def test_lmms_eval_asks_another_family(root: Path, tmp_path: Path) -> None:
 
 
 def test_llama_prompts_begin_with_their_own_token(tmp_path: Path) -> None:
-    from tokenizers.processors import TemplateProcessing
-
+    """Whether or not the template writes it, and once."""
     ours, processor = open_model(ported("llava", tmp_path).name)
     words = processor.tokenizer
-    words.bos_token = "<|endoftext|>"
-    words.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", words.bos_token_id)]
-    )
     ids = prepare(messages((0,)), processor, ours).ids
-    assert ids[:2] == [words.bos_token_id, words.convert_tokens_to_ids("<|im_start|>")]
-    processor.chat_template = "<|endoftext|>" + processor.chat_template
+    assert words.bos_token == "<s>"
+    assert [place for place, token in enumerate(ids) if token == words.bos_token_id] == [0]
+    processor.chat_template = "{{ bos_token }}" + processor.chat_template
     assert prepare(messages((0,)), processor, ours).ids == ids
 
 

@@ -11,6 +11,7 @@ import pytest
 from tokenizers.models import BPE
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from tests.llava import LLAVA_TEMPLATE
 from vr_eval.models.chat import Chat, image_text, placed
 from vr_eval.models.chat_templates import TEMPLATES, ChatTemplate, family_template
 from vr_eval.models.made_tokenizers import KINDS, QWEN2_TEMPLATE, made_tokenizer
@@ -145,24 +146,13 @@ def test_nothing_tells_the_template_of_an_unknown_family() -> None:
     assert family_template({"a": 0}, "llama") is None  # no Llama 2: it has no `</s>`
 
 
-LLAVA_HF = (
-    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
-    "{# images come first #}{% for part in message['content'] | selectattr('type', 'equalto', 'image') %}"
-    "{{ '<image>\n' }}{% endfor %}"
-    "{% if message['role'] != 'assistant' %}"
-    "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] + ' ' }}{% endfor %}"
-    "{% else %}{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{% generation %}{{ part['text'] + ' ' }}{% endgeneration %}{% endfor %}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-)
-"""In the form of llava-1.5's port: images first, and no end behind an answer."""
-
-
 def test_a_ports_own_template_trains_a_model_to_end() -> None:
     tokenizer = with_image_token(made_tokenizer("vicuna"))
-    sample = Template("own", tokenizer, LLAVA_HF).encode([("<image>\nWhat?", "a box"), ("Why?", "so")], "", [2])
+    sample = Template("own", tokenizer, LLAVA_TEMPLATE).encode([("<image>\nWhat?", "a box"), ("Why?", "so")], "", [2])
     assert learned(tokenizer, sample) == "a box</s> so</s>"
-    prompt = tokens_of(tokenizer, Chat(tokenizer, ChatTemplate(LLAVA_HF)).prompt(asked("<image>\nWhat?"), [2])).ids
+    prompt = tokens_of(
+        tokenizer, Chat(tokenizer, ChatTemplate(LLAVA_TEMPLATE)).prompt(asked("<image>\nWhat?"), [2])
+    ).ids
     assert sample.input_ids[: len(prompt)] == prompt
 
 
