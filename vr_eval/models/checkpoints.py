@@ -34,6 +34,9 @@ def save_checkpoint(
         name: value.to(dtype) if value.is_floating_point() else value for name, value in model.state_dict().items()
     }
     model.save_pretrained(folder, state_dict=state)
+    if hasattr(processor.tokenizer, "legacy"):
+        # transformers forgets it, and Llama's tokenizer would then split words behind control tokens in another way.
+        processor.tokenizer.init_kwargs["legacy"] = processor.tokenizer.legacy
     processor.save_pretrained(folder)
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 from transformers import BitsAndBytesConfig
+from transformers.utils import logging
 
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.models.spec import ATTENTIONS, BITS, DTYPES, Loading, Source
@@ -78,6 +79,12 @@ def check_loading(loading: Loading) -> None:
             problems.append(Problem(f"this needs the package {package}", key=key, hint=hint))
     if problems:
         raise InputError(problems)
+
+
+def quiet_loading() -> None:
+    """From here on transformers loads without bars and reports: what matters of it comes as an exception."""
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 @contextmanager

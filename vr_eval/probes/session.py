@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers.utils import logging as transformers_logging
 
 from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.models.build import set_pruning
 from vr_eval.models.checkpoints import load_checkpoint
+from vr_eval.models.hub import quiet_loading
 from vr_eval.probes.data.base import ProbeData, Split
 from vr_eval.probes.dense import SUITES, can_be_dense, dense_probe
 from vr_eval.probes.density import Density
@@ -55,8 +55,7 @@ class Session:
     features: dict[tuple[str, str], tuple[Extracted, Extracted]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()  # what matters comes as an exception
+        quiet_loading()
 
     def load(self, cell: Cell, checkpoint: Path) -> Subject:
         """The inference version of a cell's model. Raises InputError if its checkpoint cannot be loaded."""

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from transformers.utils import logging as transformers_logging
 
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
@@ -26,6 +25,7 @@ from vr_eval.measure.question import PROMPT_TOKENS
 from vr_eval.measure.timing import decode_call, prefill_call, times
 from vr_eval.models.build import build_lvlm, set_pruning
 from vr_eval.models.checkpoints import load_checkpoint
+from vr_eval.models.hub import quiet_loading
 from vr_eval.models.lvlm import LVLM
 from vr_eval.runs.device import pick_device
 from vr_eval.runs.environment import describe, new_run_id
@@ -117,8 +117,7 @@ def bench_grid(grid: Grid, device: str, repeats: int, say: Callable[[str], None]
         InputError: there is no such device, a checkpoint cannot be loaded, or the backbone has no weights.
     """
     on = pick_device(device)
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
+    quiet_loading()
     cells = {dataclasses.replace(cell, seed=0): cell for cell in reversed(grid.cells)}
     costs = []
     for number, cell in enumerate(reversed(cells.values()), start=1):

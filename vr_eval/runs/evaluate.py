@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging as transformers_logging
-
 from vr_eval.adapters.answering import Answerer
 from vr_eval.adapters.lmms import VrEval, evaluate
 from vr_eval.adapters.lmms_tasks import load_tasks
@@ -25,7 +23,7 @@ from vr_eval.measure.parameters import parameter_counts
 from vr_eval.models.build import set_pruning
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.features import FeatureStore, levels_of
-from vr_eval.models.hub import check_loading
+from vr_eval.models.hub import check_loading, quiet_loading
 from vr_eval.paths import PACKAGE
 from vr_eval.runs import records
 from vr_eval.runs.device import pick_device
@@ -53,8 +51,7 @@ class Session:
             InputError: there is no such device or way of loading weights, or a task's data cannot be loaded.
         """
         check_loading(grid.loading)  # before anything is trained
-        transformers_logging.disable_progress_bar()
-        transformers_logging.set_verbosity_error()  # what matters comes as an exception
+        quiet_loading()
         self.grid, self.batch_size, self.environment = grid, batch_size, environment
         self.device = pick_device(device)
         self.tasks = load_tasks([task for _, task in grid.tasks])

@@ -40,7 +40,9 @@ def train_missing(cell: Cell, say: Callable[[str], None], device: str = "auto", 
 
 
 def _train(cell: Cell, folder: Path, device: str, spread: Spread) -> None:
+    from vr_eval.models.hub import quiet_loading
     from vr_eval.training.cell import train_cell
 
+    quiet_loading()
     with contextlib.redirect_stdout(sys.stderr):  # the trainer prints its log
         train_cell(cell, folder, device, spread)
