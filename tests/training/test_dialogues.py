@@ -354,7 +354,9 @@ def test_a_real_backbone_trains_on_named_data_only(
     path.write_text(text + "recipe: {stage1_data: data.json, stage2_data: data.json}\n")
     assert main(["plan", "a.yaml"]) == 0
     data = folder / "data.json"
-    assert f"training data: stage 1 {data}, stage 2 {data}" in capsys.readouterr().out
+    plan = capsys.readouterr().out
+    assert f"training data: stage 1 {data}, stage 2 {data}" in plan
+    assert "written as: stage 1 plain, stage 2 as the model is asked; a question's only image goes to its front" in plan
     # Nothing is trained where the method adds nothing to a trained backbone.
     path.write_text(text.replace("{projector: avg_pool, ratio: 4}", "{projector: mlp, pruning: fastv}"))
     assert main(["plan", "a.yaml"]) == 0

@@ -141,6 +141,9 @@ class Plan:
         if any(named.values()):
             own = [f"stage {stage} {'the embedded suites' if data is None else data}" for stage, data in named.items()]
             yield f"training data: {', '.join(own)}"
+            own = [f"stage {stage} {data.template or 'as the model is asked'}" for stage, data in named.items() if data]
+            first = "; a question's only image goes to its front" if self.grid.recipe.image_first else ""
+            yield f"written as: {', '.join(own)}{first}"
 
     def _questions(self) -> Iterator[str]:
         """Where the number of questions comes from, if it is not the project's own."""
