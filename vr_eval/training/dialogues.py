@@ -30,18 +30,21 @@ from transformers import BaseImageProcessor
 from vr_eval.config.cell import Cell
 from vr_eval.config.recipe import DATA, TEMPLATES, StageData
 from vr_eval.errors import InputError, Problem, VrEvalError
-from vr_eval.files import write_atomic
+from vr_eval.files import atomic_target, write_atomic
 from vr_eval.models.features import processed, size_of
 from vr_eval.models.lvlm import IGNORE, LVLM
 from vr_eval.models.processor import Processor
 from vr_eval.models.spec import Tiling
 from vr_eval.models.tiles import BASE_ONLY, Size, place, shown_sizes
 from vr_eval.paths import home
-from vr_eval.training.conversation import IMAGE, Encoded
+from vr_eval.training.conversation import Encoded
 from vr_eval.training.data import padded
-from vr_eval.training.records import BrokenSample, Dialogue, Records, open_records
+from vr_eval.training.records import Records, open_records
 from vr_eval.training.templates import Template
+from vr_eval.training.typed import BrokenSample, Dialogue
 
+_VERSION = 2
+"""Raised by hand when something else is found out about a sample, or by another rule."""
 _WORTH_PROCESSES = 2000  # samples; checking fewer takes less than starting processes does
 
 
@@ -85,11 +88,12 @@ class Reader:
         Raises:
             BrokenSample: images and their places differ in number, or there are too many tokens.
         """
-        places = sum(question.count(IMAGE) for question, _ in dialogue.turns)
-        if places != len(images) or any(IMAGE in answer for _, answer in dialogue.turns):
-            raise BrokenSample("images and their places differ in number")
         sizes = self.shown.sizes(images)
-        encoded = self.template.encode(dialogue.turns, dialogue.system, [self.shown.tokens(size) for size in sizes])
+        tokens = [self.shown.tokens(size) for size in sizes]
+        try:
+            encoded = self.template.encode(dialogue.turns, dialogue.system, tokens)
+        except ValueError:
+            raise BrokenSample("images and their places differ in number") from None
         if len(encoded.input_ids) > self.max_length:
             raise BrokenSample(f"longer than {self.max_length} tokens")
         return encoded, sizes
@@ -169,18 +173,24 @@ def dialogues(cell: Cell, stage: int, model: LVLM, processor: Processor) -> Chec
         raise InputError(Problem(message, key=f"recipe.stage{stage}_template", given=data.template, allowed=allowed))
     # Processes that train together would all do it at once.
     (home() / "training-data").mkdir(parents=True, exist_ok=True)
-    with FileLock(home() / "training-data" / "lock"):
-        reader = Reader(
-            open_records(data), template, processor.image_processor, Shown.of(model), cell.recipe.max_length
-        )
-        return _checked(cell, stage, data, reader)
+    lock = FileLock(home() / "training-data" / "lock")
+    with lock:
+        records = open_records(data)
+    reader = Reader(records, template, processor.image_processor, Shown.of(model), cell.recipe.max_length)
+    kept = home() / "training-data" / f"checked-{_looked_at_what(cell, data, reader)}.parquet"
+    with lock:
+        return _checked(cell, stage, data, reader, kept)
 
 
-def _checked(cell: Cell, stage: int, data: StageData, reader: Reader) -> Checked:
-    folder = str(Path(data.image_folder).resolve()) if data.image_folder else ""
-    shown = [cell.backbone, str(reader.shown), cell.recipe.max_length]
-    about = json.dumps([data.identity(), folder, reader.template.about, *shown])
-    kept = home() / "training-data" / f"checked-{hashlib.sha256(about.encode()).hexdigest()[:16]}.parquet"
+def _looked_at_what(cell: Cell, data: StageData, reader: Reader) -> str:
+    """Names all that tells whether a sample can be used, and how long it is."""
+    words = json.dumps(reader.template.tokenizer.get_vocab(), sort_keys=True)
+    seen = [data.identity(), reader.records.images_identity(), reader.template.about, words]
+    about = json.dumps([_VERSION, *seen, cell.backbone, str(reader.shown), reader.max_length])
+    return hashlib.sha256(about.encode()).hexdigest()[:16]
+
+
+def _checked(cell: Cell, stage: int, data: StageData, reader: Reader, kept: Path) -> Checked:
     found = _looked_at(reader, kept)
     good = [(sample["row"], sample["length"]) for sample in found if not sample["broken"]]
     broken = tuple((reader.records.name(sample["row"]), sample["broken"]) for sample in found if sample["broken"])
@@ -212,9 +222,8 @@ def _looked_at(reader: Reader, kept: Path) -> Table:
         processes = min(os.cpu_count() or 1, 16) if len(rows) > _WORTH_PROCESSES else None
         # A name of its own, so that the library need not hash the reader.
         found = rows.map(reader.check, num_proc=processes, new_fingerprint=kept.stem, desc="checking samples")
-        partial = kept.with_suffix(".partial")
-        found.to_parquet(str(partial))
-        partial.replace(kept)
+        with atomic_target(kept) as partial:
+            found.to_parquet(str(partial))
     return Table(InMemoryTable(parquet.read_table(kept)))
 
 
