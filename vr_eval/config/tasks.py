@@ -111,7 +111,7 @@ def _scan(folder: Path) -> dict[str, Path]:
 def task_fields(path: Path, depth: int = 0) -> dict[str, Any]:
     """Top-level keys of a task file, those of the file that it includes filled in."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             content = yaml.load(file, Loader=_TaskLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(Problem(f"the task file cannot be read: {error}", file=str(path))) from error

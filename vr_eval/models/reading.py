@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 _MOST_PIXELS = 178_956_970  # where Pillow refuses; other libraries of a process lift its limit
+_TOO_LARGE = f"an image has more than {_MOST_PIXELS:,} pixels"
 _LONGEST = 200  # times the shorter side: a processor that enlarges the shorter side would fill the memory
 _LEFT_OUT = {"EPS"}  # Pillow would start Ghostscript, another program, on whatever the file holds
 
@@ -45,6 +46,8 @@ def read_image(source: Path | bytes) -> Image.Image:
         raise
     except FileNotFoundError as error:
         raise UnreadableImage("an image is missing") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(_TOO_LARGE) from error
     # A damaged file makes decoders raise whatever they stumble over: struct.error, IndexError, MemoryError and more.
     except Exception as error:
         raise UnreadableImage("an image cannot be read") from error
@@ -73,7 +76,7 @@ def _check_size(image: Image.Image) -> None:
     if shorter < 1:
         raise UnreadableImage("an image has no pixels")
     if shorter * longer > _MOST_PIXELS:
-        raise UnreadableImage(f"an image has more than {_MOST_PIXELS:,} pixels")
+        raise UnreadableImage(_TOO_LARGE)
     if longer > _LONGEST * shorter:
         raise UnreadableImage(f"an image is more than {_LONGEST} times as long as it is wide")
 

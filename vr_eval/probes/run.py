@@ -153,7 +153,7 @@ def _about(
 def _question(source: str) -> str:
     """The question that a probe file asks: its first comment line."""
     try:
-        first = Path(source).read_text(encoding="utf-8").partition("\n")[0]
+        first = Path(source).read_text(encoding="utf-8-sig").partition("\n")[0]
     except (OSError, UnicodeDecodeError):
         return ""
     return first.removeprefix("#").strip() if first.startswith("#") else ""

@@ -67,7 +67,7 @@ def read_definition(path: Path) -> Definition:
         InputError: With every problem of the file.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(Problem("the report definition cannot be read", file=str(path))) from error
     problems = Problems()

@@ -105,7 +105,7 @@ def check_run_dir(run_dir: Path, grid: Grid) -> None:
 def grid_text(grid: Grid) -> str:
     """The resolved grid, under the comment at the top of the file that it came from: the question that it asks."""
     try:
-        lines = Path(grid.source).read_text(encoding="utf-8").splitlines()
+        lines = Path(grid.source).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         lines = []
     comment = []

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
-from PIL import Image as PillowImage
-from PIL import UnidentifiedImageError
-from PIL.Image import DecompressionBombError, Image
+from PIL.Image import Image
 
 from vr_eval.errors import InputError, Problem
-from vr_eval.models.reading import whole_images
+from vr_eval.models.reading import UnreadableImage, read_image
 
 
 def decoded(content: Path | bytes, name: str) -> Image:
     """The RGB image in a file or in bytes; `name` is how messages call it. Raises InputError if it cannot be read."""
     try:
-        with whole_images(), PillowImage.open(content if isinstance(content, Path) else io.BytesIO(content)) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, DecompressionBombError, ValueError, SyntaxError) as error:
+        return read_image(content)
+    except UnreadableImage as error:
         hint = "Restore the file; what was computed is kept, and the same command goes on."
-        raise InputError(Problem(f"this image cannot be read: {error}", file=name, hint=hint)) from error
+        said = f"{error} ({error.__cause__})" if error.__cause__ is not None else str(error)
+        raise InputError(Problem(f"this image cannot be read: {said}", file=name, hint=hint)) from error

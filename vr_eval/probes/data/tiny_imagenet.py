@@ -70,9 +70,14 @@ class HubSplit:
         return len(self.rows)
 
     def image(self, index: int) -> Image:
-        row = self.rows[index]["image"]
-        content = row["bytes"] if row["bytes"] is not None else Path(row["path"])
-        return decoded(content, f"{self.name}, image {index}")
+        name = f"{self.name}, image {index}"
+        try:
+            row = self.rows[index]["image"] or {"bytes": None, "path": None}
+        except Exception as error:  # whatever the libraries raise of a damaged table
+            raise InputError(Problem(f"this row cannot be read: {error}", file=name, hint=DOWNLOAD)) from error
+        if row["bytes"] is None and row["path"] is None:
+            raise InputError(Problem("there is no image in this row", file=name, hint=DOWNLOAD))
+        return decoded(Path(row["path"]) if row["bytes"] is None else row["bytes"], name)
 
 
 def tiny_imagenet(
@@ -180,20 +185,21 @@ def _file_split(name: str, folder: Path, files: list[Path], classes: list[int], 
 def _places(path: Path, column: int) -> dict[str, int]:
     """File name to the field of its box's centre; empty without such a file. The box begins in `column`."""
     places = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for line in _lines(path) if path.is_file() else ():
         row = line.split("\t")
         try:
             left, top, right, bottom = (int(value) for value in row[column : column + 4])
-        except ValueError:
+            centre = (left + right) / 2, (top + bottom) / 2
+        except (ValueError, OverflowError):
             return {}
-        x, y = (min((low + high) / 2, _SIDE_PX - 1) for low, high in ((left, right), (top, bottom)))
+        x, y = (min(max(value, 0), _SIDE_PX - 1) for value in centre)
         places[row[0]] = int(y * PLACES / _SIDE_PX) * PLACES + int(x * PLACES / _SIDE_PX)
     return places
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise InputError(Problem(f"cannot be read: {reason}", file=str(path), hint=DOWNLOAD)) from error
@@ -236,7 +242,15 @@ def _hub_split(source: str, name: str, rows: Any, count: int, expected: Counts) 
     if len(names) != expected.classes or len(rows) != count:
         message = f"the split {name} must have {count} images of {expected.classes} classes"
         raise InputError(Problem(message, file=source, given=f"{len(rows)} of {len(names)}", hint=DOWNLOAD))
-    classes = np.array(rows["label"], dtype=np.int64)
+    if not isinstance(rows.features["image"], datasets.Image):
+        given = f"image: {rows.features['image']}"
+        raise InputError(Problem(f"the split {name} holds no images", file=source, given=given, allowed="an Image"))
+    labels = rows["label"]
+    unlabelled = [index for index, label in enumerate(labels) if label is None or label < 0]
+    if unlabelled:
+        message = f"{len(unlabelled)} images of the split {name} have no label, the first is number {unlabelled[0]}"
+        raise InputError(Problem(message, file=source, hint=DOWNLOAD))
+    classes = np.array(labels, dtype=np.int64)
     check_classes(source, name, classes, list(names))
     rows = rows.cast_column("image", datasets.Image(decode=False))
     fingerprint = getattr(rows, "_fingerprint", "")
