@@ -1,7 +1,11 @@
-"""Writes that survive a kill at any moment: a file is either the old one or the new one, never half of it."""
+"""Text that is read whatever mark it begins with, and writes that survive a kill at any moment.
+
+A file that is written is either the old one or the new one, never half of it.
+"""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import secrets
@@ -14,6 +18,31 @@ from vr_eval.errors import InputError, Problem
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NOT_A_FOLDER = {errno.ENOTDIR, errno.EEXIST}
+
+
+def read_text(path: Path, source: str, limit: int = -1) -> str:
+    """The UTF-8 text of the file `path`, with or without a byte order mark; `source` is how messages call it.
+
+    Args:
+        path: The file.
+        source: Its name as the user gave it.
+        limit: Bytes after which reading ends.
+
+    Raises:
+        InputError: It cannot be read, or is no UTF-8 text.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit)
+    except OSError as error:
+        raise InputError(Problem(f"cannot be read: {error.strerror}", file=source)) from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(Problem("this is UTF-16 or UTF-32 text", file=source, line=1, allowed="UTF-8"))
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(Problem("this is not UTF-8 text", file=source, line=line)) from error
 
 
 def write_atomic(path: str | Path, data: bytes | str) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from vr_eval.errors import InputError, Problem
-from vr_eval.files import atomic_target
+from vr_eval.files import atomic_target, read_text
 from vr_eval.paths import home
 from vr_eval.training.typed import BrokenSample, images_of, parsed
 
@@ -28,6 +28,7 @@ _AT_ONCE = 1000  # records
 _SPACE = re.compile(r"[ \t\n\r]*")
 _MARK = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]|,', re.DOTALL)
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # those of UTF-32 begin with one of them or with a zero
+_TORN = (json.JSONDecodeError, UnicodeDecodeError)  # what a record that is cut off is read as
 
 
 def llava_records(path: Path, content: str) -> Dataset:
@@ -38,7 +39,8 @@ def llava_records(path: Path, content: str) -> Dataset:
     """
     kept = home() / "training-data" / f"records-{_VERSION}-{content[:16]}.arrow"
     if not kept.is_file():
-        records = iter(_lines(path) if path.suffix == ".jsonl" else _elements(_text(path), str(path)))
+        _check_encoding(path)
+        records = _lines(path) if path.suffix == ".jsonl" else _elements(read_text(path, str(path)), str(path))
         with atomic_target(kept) as partial, pa.ipc.new_stream(str(partial), _FORM) as stream:
             while some := list(islice(records, _AT_ONCE)):
                 rows = [{"record": record, "files": _files(record)} for record in some]
@@ -62,7 +64,6 @@ def _lines(path: Path) -> Iterator[bytes]:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if number == 1:
-                    _check_encoding(line, str(path))
                     line = line.removeprefix(codecs.BOM_UTF8)
                 if not line.strip():
                     continue
@@ -71,7 +72,7 @@ def _lines(path: Path) -> Iterator[bytes]:
                     good += 1
                 except BrokenSample as error:
                     first = first or (number, str(error))
-                    if not line.endswith(b"\n"):
+                    if isinstance(error.__cause__, _TORN) and not line.endswith(b"\n"):
                         hint = "Perhaps it was not copied or downloaded to its end."
                         message = "the file ends within a record"
                         raise InputError(Problem(message, file=str(path), line=number, hint=hint)) from error
@@ -82,23 +83,15 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise InputError(Problem(f"cannot be read: {first[1]}", file=str(path), line=first[0]))
 
 
-def _text(path: Path) -> str:
+def _check_encoding(path: Path) -> None:
+    """Raises InputError: it is UTF-16 or UTF-32, in which alone a JSON text has a zero in its first bytes."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            start = file.read(4)
     except OSError as error:
         raise _unreadable(path, error) from error
-    _check_encoding(content, str(path))
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(Problem("this is not UTF-8 text", file=str(path), line=line)) from error
-
-
-def _check_encoding(content: bytes, file: str) -> None:
-    """Raises InputError: it is UTF-16 or UTF-32, which are the only ones with a zero in the first characters."""
-    if content.startswith(_UTF16) or b"\0" in content[:4]:
-        raise InputError(Problem("this is UTF-16 or UTF-32 text", file=file, line=1, allowed="UTF-8"))
+    if start.startswith(_UTF16) or b"\0" in start:
+        raise InputError(Problem("this is UTF-16 or UTF-32 text", file=str(path), line=1, allowed="UTF-8"))
 
 
 def _elements(text: str, file: str) -> Iterator[bytes]:

@@ -28,12 +28,14 @@ def parsed(text: bytes) -> Any:
     """A record that is written as JSON. Raises BrokenSample: it cannot be read."""
     try:
         return json.loads(text.decode("utf-8"))
-    except RecursionError:
-        raise BrokenSample("its JSON is nested too deeply") from None
-    except UnicodeDecodeError:
-        raise BrokenSample("it is no UTF-8 text") from None
-    except ValueError:  # no JSON, or a number of thousands of digits
-        raise BrokenSample("it is no JSON that can be read") from None
+    except RecursionError as error:
+        raise BrokenSample("its JSON is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise BrokenSample("it is no UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise BrokenSample("it is no JSON") from error
+    except ValueError as error:  # more digits than Python reads
+        raise BrokenSample("it holds a number that is too long") from error
 
 
 def dialogue_of(record: Any) -> Dialogue:
