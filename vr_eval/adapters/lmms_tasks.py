@@ -25,7 +25,7 @@ from vr_eval.adapters.official import Aggregations, Document, MissingColumn, ada
 from vr_eval.config.official import OFFICIAL, OfficialTask
 from vr_eval.config.tasks import task_files
 from vr_eval.errors import InputError, Problem, nearest
-from vr_eval.models.reading import whole_images
+from vr_eval.models.reading import UnreadableImage, read_image
 
 
 class LazyTask(ConfigurableMessagesTask):
@@ -84,9 +84,7 @@ class LazyTask(ConfigurableMessagesTask):
         return super().doc_to_text(Document(doc))
 
     def doc_to_messages(self, doc: dict[str, Any], **rounds: Any) -> Any:
-        decode = datasets.Image().decode_example
-        with whole_images():
-            decoded = {name: decode(doc[name]) for name in self._images if doc.get(name) is not None}
+        decoded = {name: _decoded(doc[name]) for name in self._images if doc.get(name) is not None}
         return super().doc_to_messages(Document({**doc, **decoded}), **rounds)
 
     def images_of(self, doc_id: int) -> list[Image]:
@@ -144,6 +142,14 @@ def _load_task(name: str, file: Path) -> LazyTask:
     task = LazyTask(config, spec, aggregations)
     check(task, spec)
     return task
+
+
+def _decoded(held: Mapping[str, Any]) -> Image:
+    """What the datasets library holds of an image, as RGB. Raises what its decoder raises: a failure shows it."""
+    try:
+        return read_image(Path(held["path"] or "") if held["bytes"] is None else held["bytes"])
+    except UnreadableImage as error:
+        raise (error.__cause__ or error) from None
 
 
 @contextlib.contextmanager

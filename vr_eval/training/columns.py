@@ -14,6 +14,7 @@ from vr_eval.errors import InputError, Problem
 from vr_eval.training.typed import IMAGES
 
 _TEXT = ("string", "large_string", "string_view")
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 _BYTES = ("binary", "large_binary", "binary_view")
 _TURNS = "a list of {from: string, value: string}, or {from: list of string, value: list of string}"
 _PICTURES = "an Image, {bytes: binary, path: string}, binary, a string with a path, or a list of one of them"
@@ -55,14 +56,15 @@ def image_files(rows: Dataset) -> Iterator[bytes]:
 
 
 def _paths(column: Any) -> list[bytes]:
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+    if any(is_list(column.type) for is_list in _LISTS):
         column = compute.list_flatten(column)
     if pa.types.is_struct(column.type):
         held = compute.is_valid(compute.struct_field(column, "bytes"))
         column = compute.struct_field(column.filter(compute.invert(held)), "path")
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+    if str(column.type) not in _TEXT:
         return []
-    paths: list[bytes] = column.drop_null().cast(pa.large_binary()).to_pylist()  # not every path is UTF-8
+    # By way of bytes, as a damaged table may hold text that is no UTF-8.
+    paths: list[bytes] = column.drop_null().cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
     return paths
 
 
