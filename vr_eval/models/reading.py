@@ -73,8 +73,6 @@ def _formats() -> tuple[str, ...]:
 
 def _check_size(image: Image.Image) -> None:
     shorter, longer = sorted(image.size)
-    if shorter < 1:
-        raise UnreadableImage("an image has no pixels")
     if shorter * longer > _MOST_PIXELS:
         raise UnreadableImage(_TOO_LARGE)
     if longer > _LONGEST * shorter:
