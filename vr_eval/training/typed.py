@@ -68,10 +68,13 @@ def name_of(record: Any, row: int) -> str:
 
 
 def _image(value: Any) -> str | bytes:
+    held, path = (value, None) if isinstance(value, bytes) else (None, value)
     if isinstance(value, dict) and value.keys() == {"bytes", "path"}:  # as the datasets library holds one
-        value = value["path"] if value["bytes"] is None else value["bytes"]
-    if isinstance(value, bytes) or (isinstance(value, str) and value and _is_unicode(value)):
-        return value
+        held, path = value["bytes"], value["path"]
+    if isinstance(held, bytes):
+        return held
+    if held is None and isinstance(path, str) and path and _is_unicode(path):
+        return path
     raise BrokenSample("an image is no path")
 
 
