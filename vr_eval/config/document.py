@@ -160,24 +160,6 @@ Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 Dumper.add_representer(FrozenDict, yaml.SafeDumper.represent_dict)
 
 
-def read_text(path: Path, source: str) -> str:
-    """The text of the file ``path``, which messages call ``source``; of a file that is too large only its begin.
-
-    Raises:
-        InputError: It cannot be read, or is no UTF-8.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(Problem(f"cannot be read: {error.strerror}", file=source)) from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(Problem("this is not UTF-8 text", file=source, line=line)) from error
-
-
 def parse(text: str, file: str, problems: Problems, *, lines: bool = True) -> Node | None:
     """The document ``text`` as a tree of nodes; ``None`` if it is empty or no YAML (then a problem says where).
 

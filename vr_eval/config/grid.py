@@ -13,12 +13,13 @@ import yaml
 from vr_eval import paths
 from vr_eval.config.backbone import described_row
 from vr_eval.config.cell import Cell
-from vr_eval.config.document import Dumper, Node, Problems, override, parse, read_text
+from vr_eval.config.document import MAX_BYTES, Dumper, Node, Problems, override, parse
 from vr_eval.config.expand import expand, find_baseline
 from vr_eval.config.parse import apply_overrides, read_grid_file
 from vr_eval.config.recipe import Recipe
 from vr_eval.config.schema import GridFile
 from vr_eval.errors import InputError, Problem, nearest
+from vr_eval.files import read_text
 from vr_eval.models.backbones import BackboneSpec
 from vr_eval.models.spec import Loading
 
@@ -167,7 +168,7 @@ def read_mapping(path: str | Path, overrides: Sequence[str], problems: Problems)
     """
     found = find_file(path)
     source = str(path) if found == Path(path) else str(found)
-    root = parse(read_text(found, source), source, problems)
+    root = parse(read_text(found, source, MAX_BYTES + 1), source, problems)
     problems.raise_any()
     if root is None or root.value is None:
         hint = "See `vr-eval plan --help` for the keys."

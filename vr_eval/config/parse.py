@@ -8,13 +8,14 @@ from dataclasses import fields
 from pathlib import Path
 
 from vr_eval.config.backbone import read_backbone
-from vr_eval.config.document import NO_PATH, Node, Problems, beside, drop, override, parse, read_text
+from vr_eval.config.document import MAX_BYTES, NO_PATH, Node, Problems, beside, drop, override, parse
 from vr_eval.config.fields import checked
 from vr_eval.config.recipe import Recipe
 from vr_eval.config.rows import read_axes, read_options, read_row, read_rows
 from vr_eval.config.schema import MAX_EXCLUDED, NAME_ALLOWED, NAME_PATTERN, GridFile, grid_keys
 from vr_eval.config.tasks import task_files
 from vr_eval.errors import nearest
+from vr_eval.files import read_text
 from vr_eval.methods.registry import METHODS
 from vr_eval.models.backbones import BackboneSpec
 from vr_eval.paths import resource
@@ -226,7 +227,7 @@ def _recipe_file(node: Node, problems: Problems) -> Node | None:
         close = nearest(Path(name).stem, names)
         problems.add(node, "recipe.from", "there is no such recipe", given=name, allowed=allowed, nearest=close)
         return None
-    root = parse(read_text(found, str(found)), str(found), problems)
+    root = parse(read_text(found, str(found), MAX_BYTES + 1), str(found), problems)
     if root is not None and "from" in root.entries:
         problems.add(root.entries["from"], "from", "a recipe file stands on no other")
         return None
