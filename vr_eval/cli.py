@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_out(run)
     _add_device(run)
     _add_loading(run)
+    _add_random(run)
     run.add_argument(
         "--batch-size", metavar="N", type=_positive, help="questions answered at once (default: the file's)"
     )
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_grid(plan)
     _add_out(plan)
     _add_loading(plan)
+    _add_random(plan)
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
     plan.set_defaults(command=_plan)
 
@@ -84,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.description = "Measure prefill, decode, parameters and GFLOPs of a grid's cells; trains and writes nothing."
     _add_grid(bench, limit=False)
     _add_device(bench)
+    _add_loading(bench)
+    _add_random(bench)
     bench.add_argument("--repeats", metavar="N", type=_positive, default=15, help="measured rounds (default: 15)")
     bench.add_argument("--json", action="store_true", help="print the result as JSON")
     bench.set_defaults(command=_bench)
@@ -97,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_overrides(probe, "data=[digits]")
     _add_out(probe)
     _add_device(probe)
+    _add_random(probe)
     probe.add_argument("--dense", action="store_true", help="per-token probes too: which glyph is under a token")
     probe.set_defaults(command=_probe)
 
@@ -183,6 +188,11 @@ def _add_spread(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_random(parser: argparse.ArgumentParser) -> None:
+    text = "weights drawn from a seed: true shapes, nothing fetched or trained; such results are marked as random"
+    parser.add_argument("--random-weights", action="store_true", default=None, help=text)
+
+
 def _add_loading(parser: argparse.ArgumentParser) -> None:
     loading = parser.add_argument_group("how weights are loaded", "default: as `vr-eval list backbones` says")
     loading.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
@@ -209,7 +219,8 @@ def _load(options: argparse.Namespace) -> Grid:
     limit, batch_size = getattr(options, "limit", None), getattr(options, "batch_size", None)
     names = ("dtype", "attention", "bits", "device_map")
     loading = {name: value for name in names if (value := getattr(options, name, None)) is not None}
-    return load_grid(options.file, options.overrides, limit, options.backbone, batch_size, loading)
+    drawn = getattr(options, "random_weights", None)
+    return load_grid(options.file, options.overrides, limit, options.backbone, batch_size, loading, drawn)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -249,7 +260,7 @@ def _bench(options: argparse.Namespace) -> int:
 def _probe(options: argparse.Namespace) -> int:
     from vr_eval.probes.file import load_probes
 
-    plan = load_probes(options.file, options.overrides)
+    plan = load_probes(options.file, options.overrides, options.random_weights)
     from vr_eval.probes.run import run_probes
 
     return run_probes(plan, out=options.out, device=options.device, dense=options.dense)

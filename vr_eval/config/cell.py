@@ -31,6 +31,7 @@ class Cell:
             counts as the default). Frozen and sorted, whatever was passed.
         recipe: How it is trained.
         described: The backbone, if it is none of ``BACKBONES``.
+        random_weights: Tower and decoder are drawn from a seed and nothing is trained: for shapes and speed only.
 
     Raises:
         KeyError: The backbone or a method is not registered.
@@ -46,6 +47,7 @@ class Cell:
     options: Mapping[str, Mapping[str, object]]
     recipe: Recipe
     described: BackboneSpec | None = None
+    random_weights: bool = False
 
     def __post_init__(self) -> None:
         used = {method.name for method in self.methods}
@@ -72,7 +74,12 @@ class Cell:
         spec = self.spec
         own = (self.projector, self.ratio) == (spec.own_projector, spec.own_ratio)
         new = not own or self.refusion != NONE or self.projector in self.options
-        return spec.checkpoint is not None and not new
+        return spec.checkpoint is not None and not new and not self.random_weights
+
+    @property
+    def trained(self) -> bool:
+        """Whether its checkpoint comes from training."""
+        return not (self.pretrained or self.random_weights)
 
     @property
     def methods(self) -> tuple[MethodSpec, ...]:

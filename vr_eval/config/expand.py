@@ -186,6 +186,7 @@ def _cell(
         options=options,
         recipe=recipe,
         described=spec if spec.preset else None,
+        random_weights=file.random_weights,
     )
     return cell if _check_grid(cell, origin, problems) and _check_order(cell, origin, problems) else None
 

@@ -20,8 +20,9 @@ from vr_eval.config.recipe import Recipe
 from vr_eval.config.schema import GridFile
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.files import read_text
-from vr_eval.models.backbones import BackboneSpec
+from vr_eval.models.backbones import BACKBONES, BackboneSpec
 from vr_eval.models.spec import Loading
+from vr_eval.models.stated import is_stated
 
 __all__ = ["Cell", "Grid", "load_grid"]
 
@@ -61,7 +62,12 @@ class Grid:
     @property
     def run_dir(self) -> Path:
         """The run directory where ``--out`` names no other: ``runs/NAME`` in the working directory."""
-        return Path("runs") / self.name
+        return Path("runs") / (f"{self.name}-random-weights" if self.random_weights else self.name)
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether the weights of its cells are drawn."""
+        return self.cells[0].random_weights
 
     @property
     def spec(self) -> BackboneSpec:
@@ -89,6 +95,8 @@ class Grid:
         if self.baseline is not None:
             content["baseline"] = self._baseline_row(self.baseline)
         content["recipe"] = dataclasses.asdict(self.recipe)
+        if self.random_weights:
+            content["random_weights"] = True
         if self.limit is not None:
             content["limit"] = self.limit
         content["batch_size"] = self.batch_size
@@ -114,6 +122,7 @@ def load_grid(
     backbone: str | None = None,
     batch_size: int | None = None,
     loading: Mapping[str, Any] | None = None,
+    random_weights: bool | None = None,
 ) -> Grid:
     """Read a grid file.
 
@@ -124,6 +133,7 @@ def load_grid(
         backbone: ``--backbone``: in place of the file's.
         batch_size: ``--batch-size``: in place of the file's.
         loading: ``--dtype`` and its like: fields of a ``Loading`` in place of the backbone's.
+        random_weights: ``--random-weights``: weights are drawn, whatever the file says.
 
     Raises:
         InputError: With every problem of the file and the command line.
@@ -133,13 +143,16 @@ def load_grid(
     if "kind" in root.entries:
         hint = f"Run it with `vr-eval probe {source}`."
         raise InputError(Problem("this file describes probes, not a grid", file=source, key="kind", hint=hint))
-    for key, value in (("limit", limit), ("backbone", backbone), ("batch_size", batch_size)):
+    given = {"limit": limit, "backbone": backbone, "batch_size": batch_size, "random_weights": random_weights}
+    for key, value in given.items():
         if value is not None:
             root = override(root, (key,), Node(value, f"--{key.replace('_', '-')}"))
     file, spec = read_grid_file(root, problems)
     if spec is None:
         problems.raise_any()
         raise AssertionError("a missing backbone is a problem")
+    if file.random_weights:
+        _check_stated(spec, root.entries["random_weights"], problems)
     cells = expand(file, root, spec, problems)
     # With other problems about, a baseline that fits nothing would be an echo of them.
     baseline = find_baseline(file, cells, problems) if cells and not problems else None
@@ -158,6 +171,14 @@ def load_grid(
         loading=dataclasses.replace(spec.loading, **(loading or {})),
         recipe_line=root.entries["recipe"].line if "recipe" in root.entries else None,
     )
+
+
+def _check_stated(spec: BackboneSpec, node: Node, problems: Problems) -> None:
+    """Weights can be drawn where all shapes are known."""
+    if spec.sources and not is_stated(spec):
+        allowed = ", ".join(name for name, other in BACKBONES.items() if not other.sources or is_stated(other))
+        message = f"the shapes of {spec.name} are not stated, so its weights cannot be drawn"
+        problems.add(node, "random_weights", message, allowed=f"backbone: {allowed}, or one made of their parts")
 
 
 def read_mapping(path: str | Path, overrides: Sequence[str], problems: Problems) -> tuple[Node, str]:

@@ -35,11 +35,11 @@ def checkpoint_identity(cell: Cell) -> dict[str, Any]:
     return {
         "training": TRAINING_VERSION,
         "backbone": cell.backbone,
-        "weights": weights_hash(cell.spec),
+        "weights": f"random, in place of {weights_hash(cell.spec)}" if cell.random_weights else weights_hash(cell.spec),
         **({"described": described_identity(cell.spec)} if cell.described else {}),
         "methods": _methods(cell, trainable=True),
         "ratio": cell.ratio,
-        "recipe": None if cell.pretrained else _recipe(cell),
+        "recipe": _recipe(cell) if cell.trained else None,
         "data": cell.spec.data_version,
         "seed": cell.seed,
     }

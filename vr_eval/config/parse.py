@@ -74,7 +74,7 @@ def read_grid_file(root: Node, problems: Problems) -> tuple[GridFile, BackboneSp
     spec = read_backbone(root, problems)
     if spec is not None:
         given["backbone"] = spec.name
-    for key in ("seeds", "limit", "batch_size"):
+    for key in ("seeds", "random_weights", "limit", "batch_size"):
         _simple(entries.get(key), key, given, problems)
     for key in ("suites", "tasks"):
         if key in entries:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
@@ -23,6 +23,7 @@ from vr_eval.paths import PACKAGE
 MEASURED_ON = "2 CPU cores"
 
 T = TypeVar("T", int, float)
+State: TypeAlias = Literal["shipped", "trained", "pretrained", "random", "to train"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class PlannedCell:
         tokens: Vision tokens per image.
         checkpoint_id: Names its checkpoint.
         cell_id: Names its results.
-        checkpoint: Travels with the project, was trained on this machine, is the backbone's own, or has to be trained.
+        checkpoint: Travels with the project, was trained on this machine, is the backbone's own, has to be trained, or
+            is none, as its weights are random.
         checkpoint_path: Folder of the checkpoint, if it is there.
         cached: Questions that the run directory has answers to.
         questions: Questions of all its tasks (an estimate: tasks are not opened); ``None`` if one's size is unknown.
@@ -52,7 +54,7 @@ class PlannedCell:
     tokens: int
     checkpoint_id: str
     cell_id: str
-    checkpoint: Literal["shipped", "trained", "pretrained", "to train"]
+    checkpoint: State
     checkpoint_path: str | None
     cached: int
     questions: int | None
@@ -90,6 +92,7 @@ class Plan:
             "name": self.grid.name,
             "source": self.grid.source,
             "backbone": self.grid.backbone,
+            "random_weights": self.grid.random_weights,
             "run_dir": str(self.run_dir),
             "seeds": list(self.grid.seeds),
             "tasks": [{"suite": suite, "task": task} for suite, task in self.grid.tasks],
@@ -118,6 +121,7 @@ class Plan:
             [
                 f"{grid.name} ({grid.source})",
                 f"  backbone {grid.backbone}{self._described()}, run directory {self.run_dir}",
+                *(["  random weights: nothing is fetched or trained, and scores mean nothing"] * grid.random_weights),
                 f"  tasks {tasks}" + (f", first {grid.limit} questions of each" if grid.limit else ""),
                 "",
                 *aligned(rows, right=("seed", "tokens", "answered", "time")),
@@ -238,8 +242,8 @@ def _plan_cell(cell: Cell, grid: Grid, run_dir: Path, training: set[str]) -> Pla
     backbone = cell.spec
     name, result = checkpoint_id(cell), cell_id(cell, grid)
     checkpoint = find_checkpoint(cell)
-    state: Literal["shipped", "trained", "pretrained", "to train"] = "pretrained" if cell.pretrained else "to train"
-    if checkpoint is not None and not cell.pretrained:
+    state: State = "random" if cell.random_weights else "pretrained" if cell.pretrained else "to train"
+    if checkpoint is not None and state == "to train":
         state = "shipped" if checkpoint.is_relative_to(PACKAGE) else "trained"
     questions = _total(questions_of(task, backbone, grid.limit) for _, task in grid.tasks)
     folder = run_dir / "cells" / result

@@ -92,6 +92,12 @@ class GridFile:
         example="options: {vision_remember: {halo: 1}}",
         default_note="the method's",
     )
+    random_weights: bool = described(
+        False,
+        "true: weights are drawn from a seed and nothing is fetched or trained, for shapes and speed alone; such "
+        "results are marked and never meet real ones",
+        example="random_weights: true",
+    )
     limit: int | None = described(
         None, "first questions of each task only", example="limit: 50", minimum=1, default_note="all"
     )

@@ -67,7 +67,7 @@ def needs_of(grid: Grid) -> list[Need]:
         InputError: A task has no definition, or one without data.
     """
     needs = dataset_needs(task for _, task in grid.tasks)
-    untrained = [cell for cell in grid.cells if not cell.pretrained and find_checkpoint(cell) is None]
+    untrained = [cell for cell in grid.cells if cell.trained and find_checkpoint(cell) is None]
     if untrained:
         needs += training_needs(grid.recipe)
     loads = untrained or any(cell.pretrained for cell in grid.cells)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
@@ -20,11 +23,15 @@ from transformers import (
 from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.errors import InputError, Problem
+from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.hd import HDProcessor, mark_ids
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor, fitted, lvlm_processor
-from vr_eval.models.spec import Loading
+from vr_eval.models.spec import BackboneSpec, Loading
+
+if TYPE_CHECKING:
+    from vr_eval.models.random_weights import Drawing
 
 TOWER, DECODER, TOKENIZER = "tower", "decoder", "tokenizer"
 """Folders of a backbone's weights; the image processor lies beside the tower."""
@@ -84,22 +91,38 @@ def set_pruning(model: LVLM, cell: Cell) -> None:
     model.fill_pruning()
 
 
-def build_lvlm(cell: Cell, weights: Path | None = None, loading: Loading | None = None) -> tuple[LVLM, Processor]:
+def build_lvlm(
+    cell: Cell,
+    weights: Path | None = None,
+    loading: Loading | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[LVLM, Processor]:
     """The untrained model of `cell`, its methods initialised from `cell.seed`, and its processor.
 
     On a whole checkpoint, the projector starts from the checkpoint's, or from its MLP, where it has one like it.
+
+    Args:
+        cell: what is built; with `random_weights`, tower and decoder are drawn and nothing is fetched.
+        weights: folder in place of the embedded backbone's.
+        loading: how weights of a backbone from elsewhere are loaded.
+        device: where random weights are drawn.
 
     Raises:
         InputError: the backbone's weights are not there, cannot be read, or are of other sizes than it states.
     """
     if cell.spec.sources:
-        return _on_loaded_parts(cell, loading)
+        return _on_loaded_parts(cell, loading, device)
     folder = weights or cell.spec.weights
     if folder is None or not (folder / DECODER).is_dir():
         hint = "vr-eval micro build makes the weights of the embedded backbone"
         raise InputError(Problem(f"backbone {cell.backbone} has no weights", file=str(folder), hint=hint))
-    tower = AutoModel.from_pretrained(folder / TOWER, dtype=torch.float32)
-    decoder = AutoModelForCausalLM.from_pretrained(folder / DECODER, dtype=torch.float32)
+    if cell.random_weights:
+        with _without_weights(cell.spec, loading, device) as (_, drawing):
+            tower = drawing.tower(AutoConfig.from_pretrained(folder / TOWER), dtype=torch.float32)
+            decoder = drawing.decoder(AutoConfig.from_pretrained(folder / DECODER), dtype=torch.float32)
+    else:
+        tower = AutoModel.from_pretrained(folder / TOWER, dtype=torch.float32)
+        decoder = AutoModelForCausalLM.from_pretrained(folder / DECODER, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
     patch_px = cell.spec.patch_px * (cell.spec.grid // cell.grid)  # downsampling comes after the processor
     processor = lvlm_processor(AutoImageProcessor.from_pretrained(folder / TOWER), tokenizer, patch_px, cell.ratio)
@@ -108,17 +131,54 @@ def build_lvlm(cell: Cell, weights: Path | None = None, loading: Loading | None 
     return model, processor
 
 
-def _on_loaded_parts(cell: Cell, loading: Loading | None) -> tuple[LVLM, Processor]:
+def cell_model(
+    cell: Cell, checkpoint: Path | None, loading: Loading | None = None, device: torch.device | str = "cpu"
+) -> tuple[LVLM, Processor]:
+    """The model of `cell` with its pruning, in eval mode: that of `checkpoint`, or an untrained one where it is None.
+
+    Raises:
+        InputError: it cannot be loaded or built.
+    """
+    if checkpoint is None:
+        model, processor = build_lvlm(cell, loading=loading, device=device)
+        return model.eval(), processor
+    model, processor = load_checkpoint(checkpoint, expect=checkpoint_id(cell), loading=loading)
+    set_pruning(model, cell)
+    return model, processor
+
+
+@contextmanager
+def _without_weights(
+    spec: BackboneSpec, loading: Loading | None, device: torch.device | str
+) -> Iterator[tuple[BackboneSpec, Drawing]]:
+    """What stands in for `spec` and draws its weights."""
+    from vr_eval.models.random_weights import Drawing, check_drawable, published_without_weights
+
+    check_drawable(spec, loading or Loading())
+    with published_without_weights(spec) as local:
+        yield local, Drawing(device)
+
+
+def _on_loaded_parts(cell: Cell, loading: Loading | None, device: torch.device | str) -> tuple[LVLM, Processor]:
+    if not cell.random_weights:
+        return _on_parts(cell, cell.spec, loading)
+    with _without_weights(cell.spec, loading, device) as (spec, drawing):
+        return _on_parts(cell, spec, loading, drawing)
+
+
+def _on_parts(
+    cell: Cell, spec: BackboneSpec, loading: Loading | None, drawing: Drawing | None = None
+) -> tuple[LVLM, Processor]:
+    """`spec`: the cell's backbone, or what stands in for it while its weights are drawn."""
     # Imported here, so that the embedded backbone does not wait for what it never loads.
     from vr_eval.models.pretrained import check_sizes, load_parts, load_pretrained
 
-    spec = cell.spec
     base: LVLM | None = None
     if spec.checkpoint is not None:
-        base, processor = load_pretrained(spec.checkpoint, loading, template=spec.template)
+        base, processor = load_pretrained(spec.checkpoint, loading, template=spec.template, drawing=drawing)
         tower, decoder = base.vision_tower, base.language_model
     else:
-        tower, decoder, processor = load_parts(spec, loading)
+        tower, decoder, processor = load_parts(spec, loading, drawing)
     own = {"mark_token_ids": mark_ids(processor.tokenizer)} if isinstance(processor, HDProcessor) else {}
     config = lvlm_config(cell, tower, decoder, processor.image_token_id, **own)
     check_sizes(spec, config if base is None else base.config, spec.sources[-1])

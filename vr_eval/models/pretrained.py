@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import (
     AutoConfig,
@@ -38,11 +38,18 @@ from vr_eval.models.official import computed_anew
 from vr_eval.models.processor import Processor, fitted, lvlm_processor, tiled_processor, with_image_token, with_template
 from vr_eval.models.spec import BackboneSpec, Loading, Source
 
+if TYPE_CHECKING:
+    from vr_eval.models.random_weights import Drawing
+
 _LISTED = 20
 
 
 def load_pretrained(
-    source: Source, loading: Loading | None = None, tower: Source | None = None, template: str | None = None
+    source: Source,
+    loading: Loading | None = None,
+    tower: Source | None = None,
+    template: str | None = None,
+    drawing: Drawing | None = None,
 ) -> tuple[LVLM, Processor]:
     """A LLaVA or InternVL checkpoint as an LVLM in eval mode, and its processor.
 
@@ -51,6 +58,7 @@ def load_pretrained(
         loading: How its weights are loaded; float32 on the CPU by default.
         tower: In place of the vision tower that an original checkpoint names.
         template: Chat template where the checkpoint brings none that shows images; by default that of its family.
+        drawing: How to draw its weights where it has none; those of its projector are drawn on the CPU.
 
     Raises:
         InputError: It cannot be found or read, no chat template is known for it, or its tensors are not those of its
@@ -68,6 +76,9 @@ def load_pretrained(
     if isinstance(processor, InternVLProcessor):
         config.tiling = asdict(internvl_tiling(processor))
     arguments = arguments_of(loading, WHOLE)
+    if drawing is not None:
+        parts = drawing.tower(config.vision_config, **arguments), drawing.decoder(config.text_config, **arguments)
+        return LVLM(config, *parts).eval(), processor
     with explained(source):
         model, report = LVLM.from_pretrained(
             source.name,
@@ -87,9 +98,14 @@ def load_pretrained(
 
 
 def load_parts(
-    spec: BackboneSpec, loading: Loading | None = None
+    spec: BackboneSpec, loading: Loading | None = None, drawing: Drawing | None = None
 ) -> tuple[PreTrainedModel, PreTrainedModel, Processor]:
     """Tower, decoder and a processor (yet to be fitted to a ratio) of a backbone that is put together.
+
+    Args:
+        spec: The backbone.
+        loading: How its weights are loaded; float32 on the CPU by default.
+        drawing: How to draw its weights where there are none.
 
     Raises:
         InputError: A part cannot be found or read, or no chat template is known for the tokenizer.
@@ -103,9 +119,12 @@ def load_parts(
     # What is small comes first: nothing heavy is loaded for a tokenizer that cannot be used.
     tokenizer = _tokenizer(source, config.model_type, spec.template)
     images = _image_processor(spec.tower)
-    tower = load_tower(spec.tower, **arguments)
-    with explained(source, "the decoder"):
-        decoder = AutoModelForCausalLM.from_pretrained(source.name, revision=source.revision, **arguments)
+    if drawing is not None:
+        tower, decoder = drawing.tower(tower_config(spec.tower), **arguments), drawing.decoder(config, **arguments)
+    else:
+        tower = load_tower(spec.tower, **arguments)
+        with explained(source, "the decoder"):
+            decoder = AutoModelForCausalLM.from_pretrained(source.name, revision=source.revision, **arguments)
     if spec.tiling is None:
         return tower, decoder, lvlm_processor(images, tokenizer, spec.patch_px, 1)
     return tower, decoder, tiled_processor(images, tokenizer, spec.tiling, spec.image_px)

@@ -43,9 +43,14 @@ class ProbePlan:
     source: str
 
     @property
+    def random_weights(self) -> bool:
+        """Whether the weights of its models are drawn."""
+        return self.cells[0].random_weights
+
+    @property
     def run_dir(self) -> Path:
         """Where results go if ``--out`` names no other folder: ``runs/NAME`` in the working directory."""
-        return Path("runs") / self.file.name
+        return Path("runs") / (f"{self.file.name}-random-weights" if self.random_weights else self.file.name)
 
 
 def probe_id(cell: Cell) -> str:
@@ -53,8 +58,10 @@ def probe_id(cell: Cell) -> str:
     return digest({"checkpoint": checkpoint_id(cell), "row": cell.row()})
 
 
-def load_probes(path: str | Path, overrides: Sequence[str] = ()) -> ProbePlan:
+def load_probes(path: str | Path, overrides: Sequence[str] = (), random_weights: bool | None = None) -> ProbePlan:
     """Read a probe file; a bare name means the one of that name that travels with the project.
+
+    `random_weights`: weights are drawn, whatever its grids say.
 
     Raises:
         InputError: With every problem of the file, its grids and the command line.
@@ -65,7 +72,7 @@ def load_probes(path: str | Path, overrides: Sequence[str] = ()) -> ProbePlan:
         problems.add(root, "kind", "this is a grid, not a probe file", hint=f"Name it under grids: [{source}].")
         problems.raise_any()
     given = _read_keys(root, problems)
-    cells, baseline = _cells(root, given.get("grids", ()), problems)
+    cells, baseline = _cells(root, given.get("grids", ()), problems, random_weights)
     if "taps" in given:
         _check_taps(root.entries["taps"], cells, problems)
     if "tiny_imagenet" in given.get("data", ()) and given.get("tiny_imagenet") is None:
@@ -124,14 +131,16 @@ def _list(key: str, node: Node, problems: Problems) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def _cells(root: Node, grids: Sequence[str], problems: Problems) -> tuple[tuple[Cell, ...], Cell | None]:
+def _cells(
+    root: Node, grids: Sequence[str], problems: Problems, random_weights: bool | None
+) -> tuple[tuple[Cell, ...], Cell | None]:
     cells: dict[Cell, None] = {}
     baseline = None
     for item in root.entries["grids"].items if grids else ():
         if item.value not in grids:
             continue
         try:
-            grid = load_grid(str(item.value))
+            grid = load_grid(str(item.value), random_weights=random_weights)
         except InputError as error:
             for problem in error.problems:  # each with its place in the grid's own file
                 problems.by_text.setdefault(problem.render(), problem)
@@ -140,6 +149,9 @@ def _cells(root: Node, grids: Sequence[str], problems: Problems) -> tuple[tuple[
         baseline = baseline or grid.baseline
         if len({cell.spec for cell in cells}) > 1:
             problems.add(item, "grids", "the grids have different backbones", hint="One probe file, one backbone.")
+        if len({cell.random_weights for cell in cells}) > 1:
+            hint = "--random-weights draws those of all."
+            problems.add(item, "grids", "random weights in one grid and real ones in another", hint=hint)
     return tuple(cells), baseline
 
 

@@ -20,7 +20,7 @@ from vr_eval.probes.tables import dense_table, drop_table, pair_table
 from vr_eval.report.html import TEMPLATES
 from vr_eval.report.notation import visible
 from vr_eval.report.svg import Drawing, drawing
-from vr_eval.report.tables import Table
+from vr_eval.report.tables import RANDOM_WEIGHTS, Table
 from vr_eval.report.text import to_csv
 
 _EXTRA = """
@@ -124,13 +124,14 @@ def _render(run: ProbeRun, sections: Sequence[Section], rest: Sequence[Table]) -
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     about = run.about
     facts = [
-        ("Backbone", visible(about["backbone"], 60)),
+        ("Backbone", visible(about["backbone"], 60) + (", random weights" if about.get("random_weights") else "")),
         ("Models", str(len(about["cells"]))),
         ("Taps", str(len(set(run.probes["tap"])))),
         ("Test images", ", ".join(f"{data['test']:,} {data['name']}" for data in about["data"])),
         ("Time", f"{about['seconds']:.0f} s"),
     ]
-    notes = [f"Left out, without a checkpoint: {', '.join(about['left_out'])}."] if about["left_out"] else []
+    notes = [RANDOM_WEIGHTS] if about.get("random_weights") else []
+    notes += [f"Left out, without a checkpoint: {', '.join(about['left_out'])}."] if about["left_out"] else []
     notes += [f"{label} failed: {reason}" for label, reason in about["failed"].items()]
     environment_ = [(key, visible(value, 300)) for key, value in about["environment"].items()]
     return environment.get_template("probe.html.j2").render(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,11 +35,11 @@ def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *
             checkpoint; results of an earlier run stay as they were.
     """
     run_dir = out or plan.run_dir
-    _check_run_dir(run_dir)
+    _check_run_dir(run_dir, plan)
     check_free(run_dir / _LOCK)
     found = [(cell, find_checkpoint(cell)) for cell in plan.cells]
-    ready = [(cell, folder) for cell, folder in found if folder is not None]
-    lacking = [cell for cell, folder in found if folder is None]
+    ready = [(cell, folder) for cell, folder in found if folder is not None or cell.random_weights]
+    lacking = [cell for cell, folder in found if folder is None and not cell.random_weights]
     if not ready:
         hint = f"Train them first: {_training(plan)}."
         raise InputError(Problem("no cell of these grids has a checkpoint", plan.source, key="grids", hint=hint))
@@ -60,11 +61,14 @@ def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *
 
         write_run(run_dir, about, results["probes"], results["density"], results["dense"] if dense else None)
         print(build(run_dir))
-    Progress.say(f"{len(about['cells'])} cells probed in {duration(about['seconds'])}")
+    weights = " on random weights" if plan.random_weights else ""
+    Progress.say(f"{len(about['cells'])} cells probed{weights} in {duration(about['seconds'])}")
     return 1 if results["failed"] else 0
 
 
-def _probe(plan: ProbePlan, ready: list[tuple[Cell, Path]], data: Any, device: Any, *, dense: bool) -> dict[str, Any]:
+def _probe(
+    plan: ProbePlan, ready: list[tuple[Cell, Path | None]], data: Any, device: Any, *, dense: bool
+) -> dict[str, Any]:
     from vr_eval.probes.session import Session, groups
 
     session = Session(plan.file, data, home() / "features", device, Progress.say)
@@ -95,7 +99,7 @@ def _probe(plan: ProbePlan, ready: list[tuple[Cell, Path]], data: Any, device: A
 
 def _about(
     plan: ProbePlan,
-    ready: list[tuple[Cell, Path]],
+    ready: list[tuple[Cell, Path | None]],
     lacking: list[Cell],
     data: Any,
     results: Mapping[str, Any],
@@ -106,7 +110,7 @@ def _about(
         if cell in results["failed"]:
             continue
         plain = same_without_refusion(cell, plan.cells)
-        shipped = checkpoint.is_relative_to(PACKAGE)
+        origin = "random" if checkpoint is None else "shipped" if checkpoint.is_relative_to(PACKAGE) else "trained"
         cells.append(
             {
                 "id": probe_id(cell),
@@ -121,7 +125,7 @@ def _about(
                 "without_refusion": None if plain is None else probe_id(plain),
                 "taps": list(results["taps"][probe_id(cell)]),
                 "checkpoint": checkpoint_id(cell),
-                "origin": "shipped" if shipped else "trained",
+                "origin": origin,
             }
         )
     spec = plan.cells[0].spec
@@ -130,6 +134,7 @@ def _about(
         "source": plan.source,
         "question": _question(plan.source),
         "backbone": spec.name,
+        "random_weights": plan.random_weights,
         "tower_depth": spec.tower_depth,
         "decoder_depth": spec.decoder_depth,
         "data": [
@@ -163,7 +168,7 @@ def _training(plan: ProbePlan) -> str:
     return " and ".join(f"`vr-eval train {grid}`" for grid in plan.file.grids)
 
 
-def _check_run_dir(run_dir: Path) -> None:
+def _check_run_dir(run_dir: Path, plan: ProbePlan) -> None:
     hint = "Choose another run directory with --out DIR."
     if run_dir.exists() and not run_dir.is_dir():
         raise InputError(Problem("this is a file, not a run directory", file=str(run_dir), hint=hint))
@@ -171,3 +176,16 @@ def _check_run_dir(run_dir: Path) -> None:
         others = [entry.name for entry in run_dir.iterdir() if entry.name != _LOCK and not entry.name.startswith(".")]
         if others:
             raise InputError(Problem("this folder is not empty and holds no probes", file=str(run_dir), hint=hint))
+    if (run_dir / "probe.json").is_file() and _was_random(run_dir) != plan.random_weights:
+        mine, theirs = ("random", "real") if plan.random_weights else ("real", "random")
+        message = f"this folder holds probes of {theirs} weights, which never meet those of {mine} ones"
+        raise InputError(Problem(message, file=str(run_dir), hint=hint))
+
+
+def _was_random(run_dir: Path) -> bool:
+    """Whether the probes in a run directory are of weights that were drawn."""
+    try:
+        about = json.loads((run_dir / "probe.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # broken: what is written now replaces it
+        return False
+    return isinstance(about, dict) and bool(about.get("random_weights"))

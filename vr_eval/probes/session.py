@@ -12,9 +12,7 @@ import torch
 from tqdm import tqdm
 
 from vr_eval.config.cell import Cell
-from vr_eval.config.identity import checkpoint_id
-from vr_eval.models.build import set_pruning
-from vr_eval.models.checkpoints import load_checkpoint
+from vr_eval.models.build import cell_model
 from vr_eval.models.hub import quiet_loading
 from vr_eval.probes.data.base import ProbeData, Split
 from vr_eval.probes.dense import SUITES, can_be_dense, dense_probe
@@ -57,10 +55,13 @@ class Session:
     def __post_init__(self) -> None:
         quiet_loading()
 
-    def load(self, cell: Cell, checkpoint: Path) -> Subject:
-        """The inference version of a cell's model. Raises InputError if its checkpoint cannot be loaded."""
-        model, processor = load_checkpoint(checkpoint, expect=checkpoint_id(cell))
-        set_pruning(model, cell)
+    def load(self, cell: Cell, checkpoint: Path | None) -> Subject:
+        """The inference version of a cell's model; without a checkpoint, one on random weights.
+
+        Raises:
+            InputError: It cannot be loaded or built.
+        """
+        model, processor = cell_model(cell, checkpoint, device=self.device)
         model.to_inference().to(self.device)
         return Subject.of(model, processor, self.file.prompt)
 
@@ -156,7 +157,7 @@ class Session:
 
 
 def groups(
-    session: Session, cells: Iterable[tuple[Cell, Path]], fail: Callable[[Cell, Exception], None]
+    session: Session, cells: Iterable[tuple[Cell, Path | None]], fail: Callable[[Cell, Exception], None]
 ) -> Iterator[dict[str, Subject]]:
     """The models of `cells`, as many at a time as fit together; those that cannot be loaded are told to `fail`."""
     some: dict[str, Subject] = {}

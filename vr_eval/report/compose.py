@@ -16,7 +16,7 @@ from vr_eval.report.samples import choose_samples, describe_choice, read_samples
 from vr_eval.report.scores import Scores, read_scores
 from vr_eval.report.source import Source, read_run
 from vr_eval.report.sources import headline_facts, machine_notes, read_sources
-from vr_eval.report.tables import Table, build_table
+from vr_eval.report.tables import RANDOM_WEIGHTS, Table, build_table
 from vr_eval.report.text import to_csv, to_latex, to_markdown
 
 
@@ -39,7 +39,7 @@ def build(run_dir: Path) -> Path:
         title=table.title,
         question=visible(source.question),
         about=tuple(visible(paragraph) for paragraph in source.about),
-        answer=visible(answer(scores, definition), 2000),
+        answer=RANDOM_WEIGHTS if source.random_weights else visible(answer(scores, definition), 2000),
         facts=headline_facts(source, scores),
         table=table,
         figures=tuple(draw_figures(scores, definition)),
@@ -72,4 +72,5 @@ def run_table(run_dir: Path) -> Table:
 
 
 def _table(source: Source, scores: Scores, definition: Definition) -> Table:
-    return build_table(scores, definition, source.name, (*source.notes, *machine_notes(source)))
+    notes = (*source.notes, *machine_notes(source))
+    return build_table(scores, definition, source.name, notes, random_weights=source.random_weights)

@@ -23,6 +23,9 @@ CELL_COLUMNS = (
     *("cell_id", "checkpoint_id", "label", "backbone", "projector", "ratio", "refusion", "pruning", "options"),
     *("seed", "tokens", "is_baseline"),
 )
+WEIGHTS = "weights"
+"""The column that says `random` of cells whose weights were drawn; older records do not have it."""
+RANDOM = "random"
 NO_REASON = "no score was recorded"
 
 
@@ -52,6 +55,11 @@ class Source:
     cells: Mapping[str, Mapping[str, Any]]
     records: pd.DataFrame
 
+    @property
+    def random_weights(self) -> bool:
+        """Whether its cells ran on weights that were drawn."""
+        return bool((self.records[WEIGHTS] == RANDOM).any())
+
 
 def read_run(run_dir: Path) -> Source:
     """Read the run directory ``run_dir``.
@@ -69,6 +77,10 @@ def read_run(run_dir: Path) -> Source:
         records = check_records(pd.read_parquet(table), str(table))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _broken(table, error) from error
+    if records[WEIGHTS].nunique() > 1:
+        hint = "Take the folder of one of the two runs: `vr-eval run` never puts both into one."
+        message = "cells on random and on real weights never stand in one report"
+        raise InputError(Problem(message, file=str(table), hint=hint))
     text = _read_text(run_dir / "grid.yaml") if (run_dir / "grid.yaml").is_file() else ""
     grid = _grid(text, run_dir)
     cells = _read_cells(run_dir, records)
@@ -96,6 +108,7 @@ def check_records(records: pd.DataFrame, file: str = "records") -> pd.DataFrame:
     if missing:
         raise InputError(Problem(f"columns are missing: {', '.join(missing)}", file=file))
     checked = records.copy()
+    checked[WEIGHTS] = checked[WEIGHTS].fillna("real").astype(str) if WEIGHTS in checked else "real"
     for name in TEXT_COLUMNS:
         # A missing value in a text column is None, NaN or pd.NA, depending on who wrote the file.
         checked[name] = checked[name].astype(object).where(checked[name].notna(), "").astype(str).astype(object)

@@ -11,6 +11,7 @@ from vr_eval.report.definition import Definition
 from vr_eval.report.notation import NOTHING, listing, plural, visible
 from vr_eval.report.scores import Scores
 
+RANDOM_WEIGHTS = "Random weights: tower and decoder were drawn from a seed, and no score here means anything."
 _ALWAYS = ("method", "average", "questions", "coverage")
 
 
@@ -30,13 +31,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The report's main table; ``caption`` explains it and says what all rows share, ``notes`` warn the reader."""
+    """The report's main table; ``caption`` explains it and says what all rows share, ``notes`` warn the reader.
+
+    ``random_weights``: it is about shapes and speed alone, and says so wherever it is printed.
+    """
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     caption: tuple[str, ...]
     notes: tuple[str, ...]
+    random_weights: bool = False
 
     def column(self, key: str) -> tuple[Entry, ...]:
         """The entries of one column. Raises KeyError if the table does not show it."""
@@ -46,7 +51,9 @@ class Table:
         raise KeyError(key)
 
 
-def build_table(scores: Scores, definition: Definition, title: str, notes: tuple[str, ...] = ()) -> Table:
+def build_table(
+    scores: Scores, definition: Definition, title: str, notes: tuple[str, ...] = (), *, random_weights: bool = False
+) -> Table:
     """The table of all configurations. Columns that say the same in every row go into the caption."""
     built = [column for key in definition.columns for column in build_column(key, scores, definition)]
     if len(scores.suites) == 1:
@@ -64,11 +71,12 @@ def build_table(scores: Scores, definition: Definition, title: str, notes: tuple
     )
     hidden = [(column, entries) for column, entries in built if not _is_shown(column, entries)]
     return Table(
-        title=visible(title, 120),
+        title=visible(f"{title} (random weights)" if random_weights else title, 120),
         columns=tuple(column for column, _ in shown),
         rows=rows,
         caption=(*_caption(scores, shown, hidden), *_training_free(scores, definition)),
-        notes=(*(visible(note) for note in notes), *_notes(scores)),
+        notes=(*([RANDOM_WEIGHTS] * random_weights), *(visible(note) for note in notes), *_notes(scores)),
+        random_weights=random_weights,
     )
 
 

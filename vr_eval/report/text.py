@@ -12,7 +12,7 @@ from itertools import groupby
 from vr_eval.errors import sanitize_terminal
 from vr_eval.report.columns import Column, Entry
 from vr_eval.report.notation import MINUS, NOTHING, points
-from vr_eval.report.tables import Row, Table
+from vr_eval.report.tables import RANDOM_WEIGHTS, Row, Table
 
 TERMINAL_WIDTH = 100
 LONGEST_NAME = 40
@@ -29,7 +29,8 @@ def to_csv(table: Table) -> str:
         key = column.key.removeprefix("suite:")
         header += [key, *([f"{key}_low", f"{key}_high"] if column.key in estimated else [])]
         header += [f"{key}_mark"] if column.key in marked else []
-    writer.writerow([*map(_inert, header), "failure"])
+    random = ["random"] * table.random_weights
+    writer.writerow([*map(_inert, header), "failure", *(["weights"] * table.random_weights)])
     for row in table.rows:
         line = [_inert(row.label), str(int(row.is_baseline))]
         for column, entry in zip(table.columns, row.entries, strict=True):
@@ -37,7 +38,7 @@ def to_csv(table: Table) -> str:
             if column.key in estimated:
                 line += _ends(entry)
             line += [entry.mark] if column.key in marked else []
-        writer.writerow([*line, _inert(row.failure)])
+        writer.writerow([*line, _inert(row.failure), *random])
     return buffer.getvalue()
 
 
@@ -99,6 +100,7 @@ def render_terminal(table: Table, width: int = TERMINAL_WIDTH) -> str:
     lines += [_LEGEND[key] for key in ("baseline", "pair") if key in columns]
     if any("*" in text for column in columns.values() for text in column):
         lines.append("*: its 95 % interval excludes zero; **: also after Holm's correction")
+    lines += [RANDOM_WEIGHTS] * table.random_weights
     return "\n".join(line.rstrip() for line in lines)
 
 

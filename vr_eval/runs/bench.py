@@ -1,6 +1,8 @@
 """`vr-eval bench`: what the cells of a grid cost, measured one after the other on this machine.
 
-Times do not depend on what weights hold, so a cell without a checkpoint is measured untrained and nothing is trained.
+Times do not depend on what weights hold: a cell without a checkpoint is measured untrained, nothing is trained, and
+nothing is fetched. Where the published weights of a backbone are not on this machine, they are drawn for its stated
+shapes.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.config.plan import aligned
+from vr_eval.doctor.needs import weight_needs
 from vr_eval.measure.flops import prefill_flops
 from vr_eval.measure.memory import kv_cache_bytes, peak_bytes
 from vr_eval.measure.parameters import parameter_counts
@@ -25,8 +28,10 @@ from vr_eval.measure.question import PROMPT_TOKENS
 from vr_eval.measure.timing import decode_call, prefill_call, times
 from vr_eval.models.build import build_lvlm, set_pruning
 from vr_eval.models.checkpoints import load_checkpoint
-from vr_eval.models.hub import quiet_loading
+from vr_eval.models.hub import check_loading, quiet_loading
 from vr_eval.models.lvlm import LVLM
+from vr_eval.models.spec import Loading
+from vr_eval.models.stated import is_stated
 from vr_eval.runs.device import pick_device
 from vr_eval.runs.environment import describe, new_run_id
 from vr_eval.runs.store import find_checkpoint
@@ -42,6 +47,8 @@ class CellCost:
     checkpoint_id: str
     trained: bool
     """Measured on its checkpoint, or the backbone's own; otherwise on untrained weights, which take the same time."""
+    random_weights: bool
+    """Tower and decoder were drawn too, as its backbone's weights are not here or were not asked for."""
     vision_tokens: int
     parameters: int
     method_parameters: int
@@ -68,6 +75,10 @@ class Bench:
 
     name: str
     device: str
+    random_weights: bool
+    """Whether drawn weights were asked for."""
+    dtype: str
+    attention: str | None
     text_tokens: int
     repeats: int
     environment: dict[str, Any]
@@ -87,7 +98,8 @@ class Bench:
         )
         rows = [titles, *(_row(cell, peak) for cell in self.cells)]
         machine = self.environment["gpu" if self.device.startswith("cuda") else "cpu"]
-        where = f"{self.device} ({machine}; {self.environment['torch_threads']} threads)"
+        how = self.dtype + (f", {self.attention}" if self.attention else "")
+        where = f"{self.device} ({machine}; {self.environment['torch_threads']} threads; {how})"
         return "\n".join(
             [
                 *aligned(rows, right=titles[1:]),
@@ -102,6 +114,13 @@ class Bench:
         )
 
     def _untrained(self) -> list[str]:
+        if self.random_weights:
+            return ["Random weights: all were drawn for the stated shapes, and nothing was fetched."]
+        drawn = [cell.label for cell in self.cells if cell.random_weights]
+        if drawn:
+            which = "All" if len(drawn) == len(self.cells) else ", ".join(drawn)
+            here = "weights that are not on this machine were not fetched, but drawn for the stated shapes."
+            return [f"{which}: {here}"]
         untrained = [cell.label for cell in self.cells if not cell.trained]
         if len(untrained) == len(self.cells):
             return ["No cell has a checkpoint: all were measured on untrained weights of the same sizes."]
@@ -114,28 +133,39 @@ def bench_grid(grid: Grid, device: str, repeats: int, say: Callable[[str], None]
     """Measure every configuration of `grid`; its seeds share one measurement.
 
     Raises:
-        InputError: there is no such device, a checkpoint cannot be loaded, or the backbone has no weights.
+        InputError: there is no such device or way of loading weights, a checkpoint cannot be loaded, or the backbone
+            has no weights and no stated shapes.
     """
-    on = pick_device(device)
+    on, loading = pick_device(device), grid.loading
+    check_loading(loading)
     quiet_loading()
     cells = {dataclasses.replace(cell, seed=0): cell for cell in reversed(grid.cells)}
     costs = []
     for number, cell in enumerate(reversed(cells.values()), start=1):
         say(f"[{number}/{len(cells)}] {cell.label}")
-        costs.append(bench_cell(cell, on, repeats))
+        costs.append(bench_cell(cell, on, repeats, loading))
     environment = {key: value for key, value in describe(new_run_id()).items() if key in ENVIRONMENT}
-    return Bench(grid.name, str(on), PROMPT_TOKENS, repeats, environment, tuple(costs))
+    how = (grid.random_weights, loading.dtype, loading.attention)
+    return Bench(grid.name, str(on), *how, PROMPT_TOKENS, repeats, environment, tuple(costs))
 
 
-def bench_cell(cell: Cell, device: torch.device, repeats: int) -> CellCost:
-    """Measure one cell, on its checkpoint where there is one."""
-    folder = find_checkpoint(cell)
-    if folder is None:
-        trained = build_lvlm(cell)[0].eval()
-    else:
-        trained = load_checkpoint(folder, expect=checkpoint_id(cell))[0]
+def bench_cell(cell: Cell, device: torch.device, repeats: int, loading: Loading | None = None) -> CellCost:
+    """Measure one cell, on its checkpoint where there is one on this machine."""
+    loading = loading or Loading()
+    here = all(need.cached for need in weight_needs([cell.spec]))
+    # Of a cell that is the published checkpoint, ours says no more than where that is.
+    folder = None if cell.pretrained and not here else find_checkpoint(cell)
+    drawn = cell.random_weights or (folder is None and not here and is_stated(cell.spec))
+    if folder is not None:
+        trained = load_checkpoint(folder, expect=checkpoint_id(cell), loading=loading)[0]
         set_pruning(trained, cell)
-    trained.to(device)
+    elif drawn:
+        untrained = dataclasses.replace(cell, random_weights=True)
+        trained = build_lvlm(untrained, loading=loading, device=device)[0].eval()
+    else:
+        trained = (build_lvlm(cell, loading=loading) if cell.spec.sources else build_lvlm(cell))[0].eval()
+    if not loading.placed:
+        trained.to(device)
     parameters = parameter_counts(trained)
     inference = inference_twin(trained)
     flops = prefill_flops(inference)
@@ -148,7 +178,8 @@ def bench_cell(cell: Cell, device: torch.device, repeats: int) -> CellCost:
     return CellCost(
         label=cell.label,
         checkpoint_id=checkpoint_id(cell),
-        trained=folder is not None or cell.pretrained,
+        trained=not drawn and (folder is not None or cell.pretrained),
+        random_weights=drawn,
         vision_tokens=flops.vision_tokens,
         parameters=parameters["total"],
         method_parameters=parameters["method"],

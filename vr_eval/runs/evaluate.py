@@ -20,8 +20,7 @@ from vr_eval.config.official import OFFICIAL
 from vr_eval.files import write_atomic
 from vr_eval.measure.flops import prefill_flops
 from vr_eval.measure.parameters import parameter_counts
-from vr_eval.models.build import set_pruning
-from vr_eval.models.checkpoints import load_checkpoint
+from vr_eval.models.build import cell_model
 from vr_eval.models.features import FeatureStore, levels_of
 from vr_eval.models.hub import check_loading, quiet_loading
 from vr_eval.paths import PACKAGE
@@ -59,15 +58,14 @@ class Session:
         sizes = [len(task.eval_docs) for task in self.tasks.values()]
         self.questions = sum(min(size, grid.limit or size) for size in sizes)
 
-    def run(self, cell: Cell, checkpoint: Path, folder: CellFolder, progress: Progress) -> dict[str, Any]:
-        """Evaluate `cell` from its checkpoint and write its folder; returns its metrics.
+    def run(self, cell: Cell, checkpoint: Path | None, folder: CellFolder, progress: Progress) -> dict[str, Any]:
+        """Evaluate `cell` from its checkpoint (None: on random weights) and write its folder; returns its metrics.
 
         Raises:
             VrEvalError: it cannot be loaded or evaluated.
         """
         started = time.monotonic()
-        model, processor = load_checkpoint(checkpoint, expect=checkpoint_id(cell), loading=self.grid.loading)
-        set_pruning(model, cell)
+        model, processor = cell_model(cell, checkpoint, self.grid.loading, self.device)
         parameters = parameter_counts(model)  # those that were trained: the inference version merges some
         model.to_inference()
         if not self.grid.loading.placed:
@@ -99,18 +97,12 @@ class Session:
         write_atomic(folder.metrics, _json(metrics))
         folder.error.unlink(missing_ok=True)
 
-    def _about(self, cell: Cell, costs: dict[str, Any], checkpoint: Path, seconds: float) -> dict[str, Any]:
-        shipped = checkpoint.is_relative_to(PACKAGE)
+    def _about(self, cell: Cell, costs: dict[str, Any], checkpoint: Path | None, seconds: float) -> dict[str, Any]:
         return records.cell_columns(cell, self.grid) | {
             "status": "done",
             "identity": cell_identity(cell, self.grid),
             "recipe": dataclasses.asdict(cell.recipe),
-            "checkpoint": {
-                "id": checkpoint_id(cell),
-                "origin": "shipped" if shipped else "trained",
-                # The place of a shipped one is the same in every checkout and every wheel.
-                "path": str(checkpoint.relative_to(PACKAGE.parent) if shipped else checkpoint),
-            },
+            "checkpoint": {"id": checkpoint_id(cell), **_origin(checkpoint)},
             **costs,
             "evaluate_seconds": round(seconds, 1),
             "batch_size": self.batch_size,
@@ -127,6 +119,15 @@ class Session:
             "failures": sum(task["failures"] for task in tasks.values()),
             "tasks": tasks,
         }
+
+
+def _origin(checkpoint: Path | None) -> dict[str, str | None]:
+    if checkpoint is None:
+        return {"origin": "random", "path": None}
+    shipped = checkpoint.is_relative_to(PACKAGE)
+    # The place of a shipped one is the same in every checkout and every wheel.
+    path = checkpoint.relative_to(PACKAGE.parent) if shipped else checkpoint
+    return {"origin": "shipped" if shipped else "trained", "path": str(path)}
 
 
 def task_metrics(result: TaskResult) -> dict[str, Any]:

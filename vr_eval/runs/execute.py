@@ -45,7 +45,7 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
     check_run_dir(run_dir, grid)
     check_free(run_dir / LOCK)
     pending = [cell for cell in grid.cells if not _folder(run_dir, cell, grid).complete]
-    if any(find_checkpoint(cell) is None and not cell.pretrained for cell in pending):
+    if any(find_checkpoint(cell) is None and cell.trained for cell in pending):
         check_training_data(grid)
     session = _session(grid, pending, device, batch_size or grid.batch_size) if pending else None
     with locked(run_dir / LOCK):
@@ -70,14 +70,17 @@ def train_grid(grid: Grid, device: str = "auto", spread: Spread = ALONE) -> int:
     """Train the checkpoints of `grid` that are missing; returns the exit code.
 
     Raises:
-        InputError: there is no such device, nothing to train on, or the disk is full.
+        InputError: there is no such device, nothing to train or to train on, or the disk is full.
         Exception: whatever makes a cell fail that several processes train together; the others wait for this one.
     """
+    if grid.random_weights:
+        hint = "Leave random_weights out of the file to train what the backbone publishes."
+        raise InputError(Problem("random weights are never trained", grid.source, key="random_weights", hint=hint))
     missing = list({checkpoint_id(cell): cell for cell in grid.cells if find_checkpoint(cell) is None}.values())
     if not missing:
         Progress.say(f"all checkpoints of {grid.name} are there already")
         return 0
-    if any(not cell.pretrained for cell in missing):
+    if any(cell.trained for cell in missing):
         check_training_data(grid)
     from vr_eval.runs.device import pick_device
 
@@ -115,7 +118,9 @@ def _evaluate(session: Any, pending: Sequence[Cell], run_dir: Path) -> dict[str,
     for cell in pending:
         folder, name = _folder(run_dir, cell, grid), _name(cell, grid)
         try:
-            checkpoint = find_checkpoint(cell) or train_missing(cell, progress.say, session.device.type)
+            checkpoint = None
+            if not cell.random_weights:
+                checkpoint = find_checkpoint(cell) or train_missing(cell, progress.say, session.device.type)
             with progress.cell(name, session.questions) as answered:
                 metrics = session.run(cell, checkpoint, folder, answered)
             progress.finished(f"{name}: {_summary(metrics)}")

@@ -74,7 +74,8 @@ def check_run_dir(run_dir: Path, grid: Grid) -> None:
     """Whether `grid` can be run in `run_dir`; makes nothing.
 
     Raises:
-        InputError: it is a file, cannot be written, is in use for something else, or holds the run of another grid.
+        InputError: it is a file, cannot be written, is in use for something else, or holds the run of another grid or
+            one with weights of the other kind.
     """
     hint = "Choose another run directory with --out DIR."
     if "\0" in str(run_dir):
@@ -94,11 +95,16 @@ def check_run_dir(run_dir: Path, grid: Grid) -> None:
         raise InputError(Problem(f"no permission to write to {existing}", file=str(run_dir), hint=hint))
     if existing != run_dir:
         return
-    other = _name(run_dir / GRID)
+    content = _content(run_dir / GRID)
+    other = str(content["name"]) if "name" in content else None
     if other is None and any(entry.name != LOCK and not entry.name.startswith(".") for entry in run_dir.iterdir()):
         raise InputError(Problem("this folder is not empty and holds no run", file=str(run_dir), hint=hint))
     if other is not None and other != grid.name:
         message = f"this folder holds the run of another grid, {other!r}, not of {grid.name!r}"
+        raise InputError(Problem(message, file=str(run_dir), hint=hint))
+    if other is not None and bool(content.get("random_weights")) != grid.random_weights:
+        mine, theirs = ("random", "real") if grid.random_weights else ("real", "random")
+        message = f"this folder holds a run on {theirs} weights, which never meet {mine} ones"
         raise InputError(Problem(message, file=str(run_dir), hint=hint))
 
 
@@ -116,9 +122,10 @@ def grid_text(grid: Grid) -> str:
     return "\n".join([*comment, grid.to_yaml()])
 
 
-def _name(path: Path) -> str | None:
+def _content(path: Path) -> dict[str, Any]:
+    """The keys of the grid that ran here; none where there is no readable one."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-    return str(content["name"]) if isinstance(content, dict) and "name" in content else None
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -17,7 +17,7 @@ from vr_eval.runs.folder import RECORDS, cell_folder
 
 CELL_COLUMNS = (
     *("cell_id", "checkpoint_id", "label", "backbone", "projector", "ratio", "refusion", "pruning", "options"),
-    *("seed", "tokens", "is_baseline"),
+    *("seed", "tokens", "is_baseline", "weights"),
 )
 SAMPLE_COLUMNS = (
     *("suite", "task", "metric", "doc_id", "cluster", "kind", "question", "answer", "target", "score", "failure"),
@@ -41,6 +41,7 @@ def cell_columns(cell: Cell, grid: Grid) -> dict[str, Any]:
         "seed": cell.seed,
         "tokens": cell.tokens,
         "is_baseline": grid.is_baseline(cell),
+        "weights": "random" if cell.random_weights else "real",
     }
 
 

@@ -33,7 +33,7 @@ def train_missing(cell: Cell, say: Callable[[str], None], device: str = "auto", 
         found = find_checkpoint(cell)
         if found is not None:
             return found
-        if not cell.pretrained:
+        if cell.trained:
             say(f"{cell.label}: training {cell.recipe.steps} steps")
         _train(cell, folder, device, spread)
     return folder
