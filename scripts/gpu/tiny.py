@@ -1,4 +1,4 @@
-"""Small twins of the presets, for what has to run on a CPU in seconds: the same classes and layouts, narrow and short."""
+"""Small twins of the presets, for what has to run on a CPU in seconds: the same classes, narrow and short."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def _small(stated: Stated) -> Stated:
     }
     if "image_grid_pinpoints" in config:
         unit = stated.tower["image_size"]
-        config["image_grid_pinpoints"] = [[side // unit * IMAGE_PX for side in p] for p in config["image_grid_pinpoints"]]
+        config["image_grid_pinpoints"] = [
+            [side // unit * IMAGE_PX for side in p] for p in config["image_grid_pinpoints"]
+        ]
     return replace(stated, config=config)
 
 

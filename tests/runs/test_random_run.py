@@ -165,7 +165,9 @@ def test_bench_names_the_cells_whose_weights_were_drawn(shapes: Path, monkeypatc
     trained = shapes / "trained"
     model, processor = bench_module.build_lvlm(random.cells[0])
     monkeypatch.setattr(
-        bench_module, "find_checkpoint", lambda cell: trained if cell.projector == "mlp" and not cell.random_weights else None
+        bench_module,
+        "find_checkpoint",
+        lambda cell: trained if cell.projector == "mlp" and not cell.random_weights else None,
     )
     monkeypatch.setattr(bench_module, "load_checkpoint", lambda *args, **kwargs: (model.eval(), processor))
     bench = bench_grid(load_grid("shapes.yaml"), "cpu", 1, lambda text: None)
