@@ -142,7 +142,7 @@ def test_a_system_turn_stands_first_and_is_not_supervised() -> None:
 
 
 def test_places_without_an_image_are_refused() -> None:
-    with pytest.raises(ValueError, match="1 places for 0 images"):
+    with pytest.raises(ValueError, match="images and their places differ in number"):
         Template("chatml", tokenizer()).encode(TURNS)
 
 

@@ -191,7 +191,7 @@ def placed(questions: Sequence[str], images: int) -> list[list[str]]:
     alone = [_split_at_lines(question) for question in questions]
     places = sum(map(len, alone)) - len(alone)
     if places != images:
-        raise ValueError(f"{places} places for {images} images")
+        raise ValueError("images and their places differ in number")
     return alone
 
 

@@ -92,8 +92,8 @@ class Reader:
         tokens = [self.shown.tokens(size) for size in sizes]
         try:
             encoded = self.template.encode(dialogue.turns, dialogue.system, tokens)
-        except ValueError:
-            raise BrokenSample("images and their places differ in number") from None
+        except ValueError as error:  # of images and their places, or what a chat template cannot write
+            raise BrokenSample(str(error)) from None
         if len(encoded.input_ids) > self.max_length:
             raise BrokenSample(f"longer than {self.max_length} tokens")
         return encoded, sizes
