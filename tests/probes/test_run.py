@@ -144,7 +144,7 @@ def test_a_checkpoint_that_cannot_be_loaded_does_not_stop_the_others(
     path.write_bytes(content[:1000])
     try:
         arguments = ["probe", "where.yaml", "--out", str(tmp_path / "out"), "--set", "data=[digits]"]
-        assert cli.main([*arguments, "--set", "probes=[ridge]"]) == 1
+        assert cli.main([*arguments, "--set", "probes=[ridge]"]) == 2
     finally:
         path.write_bytes(content)
     about = json.loads((tmp_path / "out/probe.json").read_text())

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.adapters.world import GRID, toy_grid
+from vr_eval.cli import main
 from vr_eval.config.grid import Grid
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.runs.bench import bench_grid, inference_twin
@@ -19,6 +20,17 @@ PRUNED = "  - {projector: mlp, pruning: fastv, fastv.keep_ratio: 0.25}\n"
 
 def files(root: Path) -> set[Path]:
     return set(root.rglob("*"))
+
+
+def test_a_damaged_checkpoint_is_measured_by_nobody(root: Path, grid: Grid, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = trained_checkpoint(grid.cells[1]) / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert main(["bench", "toys.yaml", "--device", "cpu", "--repeats", "1"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("file is damaged")) == ("", 1)
+    assert f"vr-eval: {weights}: this file is damaged" in said.err
 
 
 def test_every_configuration_is_measured_once_whatever_its_seeds(root: Path, grid: Grid) -> None:

@@ -177,9 +177,13 @@ def test_a_corrupt_image_lowers_the_coverage_and_is_asked_again(grid: Grid, root
 def damaged(grid: Grid, how: str) -> Path:
     """Break the checkpoint of the first cell."""
     checkpoint = trained_checkpoint(grid.cells[0])
-    if how == "truncated":
-        weights = checkpoint / "model.safetensors"
+    weights = checkpoint / "model.safetensors"
+    if how.startswith("truncated"):
         weights.write_bytes(weights.read_bytes()[:-1000])
+    elif how == "with one flipped bit":
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
     elif how == "of another method":
         shutil.rmtree(checkpoint)
         shutil.copytree(trained_checkpoint(grid.cells[1]), checkpoint)
@@ -188,22 +192,27 @@ def damaged(grid: Grid, how: str) -> Path:
         write_checkpoint(checkpoint, checkpoint_id(grid.cells[0]), "mlp", 1, "vision_remember")
         config = json.loads((checkpoint / "config.json").read_text())
         (checkpoint / "config.json").write_text(json.dumps(config | {"refusion": "none"}))
+    if how in ("with other weights", "truncated, without hashes"):
+        manifest = checkpoint / "checkpoint.json"
+        manifest.write_text(json.dumps({"checkpoint_id": checkpoint_id(grid.cells[0])}))
     return checkpoint
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("how", "message", "code"),
     [
-        ("truncated", "the checkpoint cannot be loaded"),
-        ("of another method", "this checkpoint is of another cell"),
-        ("with other weights", "the weights do not fit the model"),
+        ("truncated", "model.safetensors: this file is damaged", 2),
+        ("with one flipped bit", "model.safetensors: this file is damaged", 2),
+        ("truncated, without hashes", "the checkpoint cannot be loaded", 1),
+        ("of another method", "this checkpoint is of another cell", 1),
+        ("with other weights", "the weights do not fit the model", 1),
     ],
 )
 def test_a_cell_with_a_bad_checkpoint_fails_and_the_other_does_not(
-    grid: Grid, capsys: pytest.CaptureFixture[str], how: str, message: str
+    grid: Grid, capsys: pytest.CaptureFixture[str], how: str, message: str, code: int
 ) -> None:
     checkpoint = damaged(grid, how)
-    assert run_grid(grid) == 1
+    assert run_grid(grid) == code
     said = capsys.readouterr().err
     assert f"mlp: FAILED: {checkpoint}" in said
     assert message in said

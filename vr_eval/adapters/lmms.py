@@ -12,6 +12,7 @@ import os
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -20,10 +21,12 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.protocol import ChatMessages
 from lmms_eval.tasks import TaskManager
+from lmms_eval.utils import simple_parse_args_string
 from loguru import logger
 
 from vr_eval.adapters import defects
 from vr_eval.adapters.answering import Answerer
+from vr_eval.adapters.ending import check_arguments, loud_ending
 from vr_eval.adapters.lmms_tasks import LazyTask, quiet
 from vr_eval.adapters.official import in_points, score_units
 from vr_eval.adapters.questions import Answer, Messages, Question
@@ -42,6 +45,7 @@ class VrEval(lmms):
         answerer: The model and how it is asked.
         answers: The answers of the last call by (task, question number), failures included.
         progress: Hears how many more questions are answered.
+        ending: What is done where nothing can be answered; in our own runs the exception is theirs.
     """
 
     is_simple = False
@@ -76,6 +80,17 @@ class VrEval(lmms):
         self._start(Answerer(model, processor, batch_size=size))
 
     @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> VrEval:
+        """What lmms-eval's command calls; whatever fails from here on ends the process (`ending.py`)."""
+        given: dict[str, Any] = simple_parse_args_string(arg_string)
+        given |= {name: value for name, value in (additional_config or {}).items() if value is not None}
+        with loud_ending():
+            check_arguments(cls, given)
+            made = cls(**given)
+        made.ending = loud_ending
+        return made
+
+    @classmethod
     def around(cls, answerer: Answerer) -> VrEval:
         """A model for lmms-eval from one that is loaded."""
         made = cls.__new__(cls)
@@ -87,6 +102,7 @@ class VrEval(lmms):
         self.answerer = answerer
         self.answers: dict[tuple[str, int], Answer] = {}
         self.progress: Callable[[int], None] = lambda answered: None
+        self.ending: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
     @property
     def device(self) -> torch.device:
@@ -100,8 +116,9 @@ class VrEval(lmms):
         del self.answerer
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
-        questions = [self._question(*request.args) for request in requests]
-        answers = self.answerer.answer(questions, self.progress)
+        with self.ending():
+            questions = [self._question(*request.args) for request in requests]
+            answers = self.answerer.answer(questions, self.progress)
         self.answers = {(q.task, q.doc_id): answer for q, answer in zip(questions, answers, strict=True)}
         failed = [answer.failure for answer in answers if answer.failure]
         if failed and self.answerer.log is None:  # plain lmms-eval has no place for failures: it scores an empty answer
@@ -122,10 +139,12 @@ class VrEval(lmms):
         )
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        raise NotImplementedError("log-likelihood tasks are broken in lmms-eval 0.7; use generate_until")
+        with self.ending():
+            raise NotImplementedError("log-likelihood tasks are broken in lmms-eval 0.7; use generate_until")
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        raise NotImplementedError("tasks of several rounds are not supported")
+        with self.ending():
+            raise NotImplementedError("tasks of several rounds are not supported")
 
 
 def evaluate(lm: VrEval, task: LazyTask, limit: int | None, arguments: str) -> TaskResult:

@@ -43,9 +43,9 @@ from vr_eval.micro.decoder import (
 )
 from vr_eval.micro.tokenizer import train_tokenizer
 from vr_eval.micro.tower import DenseDataset, DensePretraining, tower_config, unit_features
-from vr_eval.models.backbones import MICRO
+from vr_eval.models.backbones import MICRO, weight_files
 from vr_eval.models.build import DECODER, TOKENIZER, TOWER
-from vr_eval.models.checkpoints import MANIFEST
+from vr_eval.models.manifest import MANIFEST, write_weights_manifest
 from vr_eval.paths import home, resource
 from vr_eval.runs.store import shipped_checkpoint
 from vr_eval.training.cell import train_cell
@@ -225,6 +225,7 @@ def build_all(say: Callable[[str], None] = print) -> None:
     assert MICRO.weights is not None
     say("tokenizer, vision tower, decoder")
     build_weights(home() / "micro-build", MICRO.weights)
+    write_weights_manifest(MICRO.weights, [name for name, *_ in weight_files(MICRO.weights)])
     cells = {checkpoint_id(cell): cell for name in SHIPPED_GRIDS for cell in load_grid(Path(name)).cells}
     for cell in cells.values():
         folder = shipped_checkpoint(cell)

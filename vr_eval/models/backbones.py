@@ -12,6 +12,7 @@ from pathlib import Path
 from vr_eval.config.frozen import FrozenDict
 from vr_eval.config.recipe import Recipe
 from vr_eval.micro.version import GENERATOR_VERSION
+from vr_eval.models.manifest import check_weights
 from vr_eval.models.presets import PRESETS
 from vr_eval.models.spec import FEATURES, BackboneSpec, Source
 from vr_eval.paths import PACKAGE
@@ -62,21 +63,25 @@ def weights_hash(spec: BackboneSpec) -> str:
 
     Weights that are not ours are named by where they come from, revision included; a folder, which has none, by what
     is in it too.
+
+    Raises:
+        InputError: Weights that travel with the project are damaged.
     """
     if spec.sources:
         return ", ".join(map(_named, spec.sources))
     if spec.weights is None or not spec.weights.is_dir():
         return "unbuilt"
-    files = _files(spec.weights)
+    files = weight_files(spec.weights)
+    check_weights(spec.weights, files)
     return _hash_of(spec.weights, files) if files else "unbuilt"
 
 
 def _named(source: Source) -> str:
     folder = Path(source.name)
-    return f"{source} {_hash_of(folder, _files(folder), _PLACES)}" if folder.is_dir() else str(source)
+    return f"{source} {_hash_of(folder, weight_files(folder), _PLACES)}" if folder.is_dir() else str(source)
 
 
-def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
+def weight_files(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Name, size and time of change of all files in a folder that are not hidden."""
     files = []
     for path in folder.rglob("*"):

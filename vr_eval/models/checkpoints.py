@@ -19,16 +19,18 @@ from vr_eval.files import write_atomic
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.hub import WHOLE, arguments_of
 from vr_eval.models.lvlm import LVLM
+from vr_eval.models.manifest import FILES, MANIFEST, check_files, file_hashes, read_manifest
 from vr_eval.models.processor import Processor
 from vr_eval.models.spec import Loading, Source
-
-MANIFEST = "checkpoint.json"
 
 
 def save_checkpoint(
     model: LVLM, processor: Processor, folder: Path, manifest: dict[str, Any], dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write `model` in `dtype` with its processor; `manifest` makes it complete. The model itself is unchanged."""
+    """Write `model` in `dtype` with its processor; `manifest` makes it complete, with the hashes of all files added.
+
+    The model itself is unchanged.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         name: value.to(dtype) if value.is_floating_point() else value for name, value in model.state_dict().items()
@@ -38,7 +40,8 @@ def save_checkpoint(
         # transformers forgets it, and Llama's tokenizer would then split words behind control tokens in another way.
         processor.tokenizer.init_kwargs["legacy"] = processor.tokenizer.legacy
     processor.save_pretrained(folder)
-    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    content = {**manifest, FILES: file_hashes(folder)}
+    write_atomic(folder / MANIFEST, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def save_reference(source: Source, folder: Path, manifest: dict[str, Any]) -> None:
@@ -65,19 +68,6 @@ def open_model(
     from vr_eval.models.pretrained import load_pretrained
 
     return load_pretrained(Source(name, revision), loading)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a complete checkpoint. Raises InputError where there is none or it cannot be read."""
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-    except FileNotFoundError:
-        hint = "train the cell again: vr-eval train GRID"
-        raise InputError(Problem("no complete checkpoint here", file=str(folder), hint=hint)) from None
-    except (OSError, ValueError) as error:
-        raise InputError(Problem(f"the manifest cannot be read: {error}", file=str(path))) from None
-    return dict(manifest)
 
 
 def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | None = None) -> tuple[LVLM, Processor]:
@@ -107,7 +97,8 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
     if "source" in manifest:
         from vr_eval.models.pretrained import load_pretrained
 
-        return load_pretrained(Source(**manifest["source"]), loading, template=manifest.get("template"))
+        return load_pretrained(_reference(folder, manifest), loading, template=manifest.get("template"))
+    check_files(folder, manifest)
     arguments = arguments_of(loading, WHOLE)
     try:
         config = LVLMConfig.from_pretrained(folder)
@@ -121,6 +112,15 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
     if wrong:
         raise InputError(Problem("the weights do not fit the model: " + "; ".join(wrong), file=str(folder)))
     return model.eval(), processor
+
+
+def _reference(folder: Path, manifest: dict[str, Any]) -> Source:
+    """The model that a checkpoint without weights stands for."""
+    try:
+        return Source(**manifest["source"])
+    except TypeError as error:
+        problem = Problem(f"the manifest is damaged: {error}", str(folder / MANIFEST), key="source")
+        raise InputError(problem) from None
 
 
 def _first_line(error: Exception) -> str:

@@ -22,6 +22,7 @@ from transformers import BitsAndBytesConfig
 from transformers.utils import logging
 
 from vr_eval.errors import InputError, Problem, nearest
+from vr_eval.models.cached import check_cached
 from vr_eval.models.spec import ATTENTIONS, BITS, DTYPES, Loading, Source
 
 WHOLE = ("vision_tower", "projector", "refusion")
@@ -89,13 +90,15 @@ def quiet_loading() -> None:
 
 @contextmanager
 def explained(source: Source, what: str = "the model") -> Iterator[None]:
-    """Turn what transformers and the hub raise into one message about `source`.
+    """Turn what transformers and the hub raise into one message about `source`; its files in the cache are checked.
 
     Raises:
-        InputError: `what` cannot be found, reached or read.
+        InputError: `what` cannot be found, reached or read, or a file of it is damaged.
     """
     try:
+        check_cached(source)
         yield
+        check_cached(source)  # what was not there before
     except InputError:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, ImportError, RuntimeError) as error:

@@ -13,6 +13,7 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.config.plan import duration
 from vr_eval.errors import InputError, Problem, VrEvalError
+from vr_eval.models.manifest import DamagedError
 from vr_eval.paths import PACKAGE, home
 from vr_eval.probes.file import ProbePlan, label_of, probe_id, same_without_refusion
 from vr_eval.runs.lock import check_free, locked, waited_for
@@ -24,6 +25,8 @@ _LOCK = "lock"
 
 def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *, dense: bool = False) -> int:
     """Probe every cell that has a checkpoint, write results and report; returns the exit code.
+
+    A cell that fails does not stop the others: the exit code is then 1, or 2 where files of a checkpoint are damaged.
 
     Args:
         out: The run directory; default ``runs/NAME``.
@@ -63,7 +66,7 @@ def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *
         print(build(run_dir))
     weights = " on random weights" if plan.random_weights else ""
     Progress.say(f"{len(about['cells'])} cells probed{weights} in {duration(about['seconds'])}")
-    return 1 if results["failed"] else 0
+    return int(results["exit_code"])
 
 
 def _probe(
@@ -73,9 +76,11 @@ def _probe(
 
     session = Session(plan.file, data, home() / "features", device, Progress.say)
     failed: dict[Cell, str] = {}
+    exit_codes = {0}
 
     def fail(cell: Cell, error: Exception) -> None:
         reason = str(error) if isinstance(error, VrEvalError) else f"{type(error).__name__}: {error}"
+        exit_codes.add(2 if isinstance(error, DamagedError) else 1)
         failed[cell] = (reason.strip().splitlines() or [""])[0]
         Progress.say(f"{label_of(cell, plan.cells)}: FAILED: {failed[cell]}")
 
@@ -94,6 +99,7 @@ def _probe(
         "dense": session.dense,
         "taps": session.taps,
         "failed": failed,
+        "exit_code": max(exit_codes),
     }
 
 

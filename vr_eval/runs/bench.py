@@ -30,6 +30,7 @@ from vr_eval.models.build import build_lvlm, set_pruning
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.hub import check_loading, quiet_loading
 from vr_eval.models.lvlm import LVLM
+from vr_eval.models.manifest import check_checkpoints
 from vr_eval.models.spec import Loading
 from vr_eval.models.stated import is_stated
 from vr_eval.runs.device import pick_device
@@ -140,6 +141,7 @@ def bench_grid(grid: Grid, device: str, repeats: int, say: Callable[[str], None]
     check_loading(loading)
     quiet_loading()
     cells = {dataclasses.replace(cell, seed=0): cell for cell in reversed(grid.cells)}
+    check_checkpoints(folder for cell in cells.values() if (folder := find_checkpoint(cell)) is not None)
     costs = []
     for number, cell in enumerate(reversed(cells.values()), start=1):
         say(f"[{number}/{len(cells)}] {cell.label}")

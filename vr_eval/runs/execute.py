@@ -10,6 +10,7 @@ import errno
 import json
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vr_eval.config.identity import cell_id, checkpoint_id
 from vr_eval.config.plan import check_training_data
 from vr_eval.errors import InputError, Problem, VrEvalError, sanitize_terminal
 from vr_eval.files import write_atomic
+from vr_eval.models.manifest import DamagedError
 from vr_eval.processes import ALONE, Spread, processes
 from vr_eval.runs.folder import ENVIRONMENT, GRID, LOCK, CellFolder, cell_folder, check_run_dir, grid_text
 from vr_eval.runs.lock import check_free, locked
@@ -30,7 +32,8 @@ from vr_eval.runs.training import train_missing
 def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_size: int | None = None) -> int:
     """Train what is missing, evaluate every cell, write records and report; returns the exit code.
 
-    A cell that fails does not stop the others: its traceback goes to its `error.txt`, and the exit code is 1.
+    A cell that fails does not stop the others: its traceback goes to its `error.txt`, and the exit code is 1, or 2
+    where files of a checkpoint are damaged.
 
     Args:
         out: the run directory; default `runs/NAME`.
@@ -51,7 +54,7 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
     with locked(run_dir / LOCK):
         check_run_dir(run_dir, grid)  # another run may have begun here meanwhile
         write_atomic(run_dir / GRID, grid_text(grid))
-        failed: dict[str, Path] = {}
+        failed: dict[str, _Failure] = {}
         if session is not None:
             write_atomic(run_dir / ENVIRONMENT, json.dumps(session.environment, indent=1) + "\n")
             failed = _evaluate(session, pending, run_dir)
@@ -61,9 +64,9 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
         _report(run_dir, grid, session.tasks if session is not None else None)
     if failed:
         Progress.say(f"{len(failed)} of {len(grid.cells)} cells failed; the same command tries them again:")
-        for label, path in failed.items():
-            Progress.say(f"  {label}: see {path}")
-    return 1 if failed else 0
+        for label, failure in failed.items():
+            Progress.say(f"  {label}: see {failure.file}")
+    return max((failure.exit_code for failure in failed.values()), default=0)
 
 
 def train_grid(grid: Grid, device: str = "auto", spread: Spread = ALONE) -> int:
@@ -111,8 +114,16 @@ def _session(grid: Grid, pending: Sequence[Cell], device: str, batch_size: int) 
     return Session(grid, pending, device, batch_size, describe(new_run_id()))
 
 
-def _evaluate(session: Any, pending: Sequence[Cell], run_dir: Path) -> dict[str, Path]:
-    """Evaluate the cells; label and error file of those that failed."""
+@dataclass(frozen=True)
+class _Failure:
+    """Where a cell's traceback is, and what the command ends with because of it."""
+
+    file: Path
+    exit_code: int
+
+
+def _evaluate(session: Any, pending: Sequence[Cell], run_dir: Path) -> dict[str, _Failure]:
+    """Evaluate the cells; those that failed by label."""
     grid, progress = session.grid, Progress(len(pending))
     failed = {}
     for cell in pending:
@@ -127,7 +138,7 @@ def _evaluate(session: Any, pending: Sequence[Cell], run_dir: Path) -> dict[str,
         except Exception as error:  # one failing cell must not stop the others, whatever it is
             _stop_if_full(error)
             _write_failure(folder, cell, grid, error)
-            failed[name] = folder.error
+            failed[name] = _Failure(folder.error, error.exit_code if isinstance(error, DamagedError) else 1)
             progress.finished(f"{name}: FAILED: {_first_line(error)}")
     return failed
 
