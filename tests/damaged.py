@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 from functools import cache
 
 import numpy as np
@@ -33,6 +34,13 @@ def stored(image: Image.Image, kind: str, **how: object) -> bytes:
     buffer = io.BytesIO()
     image.copy().save(buffer, kind, **how)
     return buffer.getvalue()
+
+
+def odd_exif() -> bytes:
+    """A whole JPEG photo whose EXIF data state a width as a fraction, which Pillow cannot write again."""
+    width = struct.pack(">HHII", 0x0100, 5, 1, 38) + bytes(4) + struct.pack(">II", 72, 1)
+    turned = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
+    return stored(photo(), "JPEG", exif=b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + turned + width)
 
 
 @cache

@@ -7,7 +7,6 @@ import os
 import random
 import resource
 import signal
-import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, ImageFile
 
-from tests.damaged import damaged, image_files, photo, stored
+from tests.damaged import damaged, image_files, odd_exif, photo, stored
 from vr_eval.errors import InputError
 from vr_eval.models.reading import UnreadableImage, read_image, upright
 from vr_eval.probes.data.images import decoded
@@ -200,13 +199,9 @@ def test_no_other_program_is_started_for_a_file(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_damaged_exif_data_make_an_image_unreadable() -> None:
-    width_as_a_fraction = struct.pack(">HHII", 0x0100, 5, 1, 38) + bytes(4) + struct.pack(">II", 72, 1)
-    turned = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)
-    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + turned + width_as_a_fraction
-    torn = stored(photo(), "JPEG", exif=exif)
-    Image.open(io.BytesIO(torn)).load()  # its pixels are whole
+    Image.open(io.BytesIO(odd_exif())).load()  # its pixels are whole
     with pytest.raises(UnreadableImage, match="an image cannot be read"):
-        read_image(torn)
+        read_image(odd_exif())
 
 
 def test_whole_files_of_every_format_are_read() -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.damaged import odd_exif
 from tests.llava import image, tiny_preset, tokenizer
 from vr_eval.cli import main
 from vr_eval.config.grid import load_grid
@@ -76,6 +77,8 @@ def broken_records() -> list[dict[str, Any]]:
         {"id": "two", "image": "0-0.png", "conversations": turns(("<image><image>what?", "a"))},
         {"id": "twice", "conversations": [{"from": "human", "value": "a"}, {"from": "human", "value": "b"}] * 2},
         {"id": "mute", "conversations": turns(("what?", " "))},
+        {"id": "null", "conversations": [*turns(("what?", "a"))[:1], {"from": "gpt", "value": None}]},
+        {"id": "exif", "image": "exif.jpg", "conversations": turns(("<image>what?", "a"))},
     ]
 
 
@@ -87,6 +90,8 @@ REASONS = {
     "two": "images and their places differ in number",
     "twice": "questions and answers do not alternate",
     "mute": "an answer is empty",
+    "null": "a turn says something that is no text",
+    "exif": "an image cannot be read",
 }
 
 
@@ -229,6 +234,7 @@ def test_the_forms_of_the_datasets_library_give_the_same_samples(folder: Path) -
 
 def test_broken_samples_are_counted_listed_and_left_out_up_to_a_share(folder: Path) -> None:
     (folder / "images/torn.png").write_bytes((folder / "images/0-0.png").read_bytes()[:60])
+    (folder / "images/exif.jpg").write_bytes(odd_exif())
     (folder / "data.json").write_text(json.dumps(write_data(folder) + broken_records()))
     (cell,) = load_grid(write_grid(folder, more=", broken: 0.5")).cells
     found = dialogues(cell, 2, *build_lvlm(cell))
@@ -238,7 +244,7 @@ def test_broken_samples_are_counted_listed_and_left_out_up_to_a_share(folder: Pa
     with pytest.raises(InputError) as caught:
         dialogues(cell, 2, *build_lvlm(cell))
     message = str(caught.value)
-    assert "7 of 17 samples are broken (an image is missing: 1, an image cannot be read: 1" in message
+    assert "9 of 19 samples are broken (an image cannot be read: 2, an image is missing: 1" in message
     assert "allowed: at most 1.0%" in message
     listed = Path(message.split("All are listed in ")[1].removesuffix("."))
     assert listed.read_text().splitlines()[:2] == ["sample,reason", "gone,an image is missing"]
@@ -389,9 +395,11 @@ def test_an_image_that_goes_while_it_trains(folder: Path) -> None:
 
 def test_a_cell_of_a_tiled_backbone_trains_on_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_preset(folder / "hub", monkeypatch)
-    (folder / "data.json").write_text(json.dumps(write_data(folder) + broken_records()[:1]))
+    (folder / "images/exif.jpg").write_bytes(odd_exif())
+    lost = [broken_records()[place] for place in (0, -2, -1)]
+    (folder / "data.json").write_text(json.dumps(write_data(folder) + lost))
     path = write_grid(
-        folder, "llava_next_vicuna_7b", more=", stage1_batch_size: 4, broken: 0.1, stage2_template: vicuna"
+        folder, "llava_next_vicuna_7b", more=", stage1_batch_size: 4, broken: 0.3, stage2_template: vicuna"
     )
     (cell,) = load_grid(path).cells
     assert main(["train", str(path), "--device", "cpu"]) == 0
@@ -399,8 +407,10 @@ def test_a_cell_of_a_tiled_backbone_trains_on_them(folder: Path, monkeypatch: py
     load_checkpoint(out, expect=checkpoint_id(cell))
     manifest = read_manifest(out)
     assert manifest["data"]["stage2"]["samples"] == 10
-    assert manifest["data"]["stage2"]["broken"] == {"an image is missing": 1}
-    assert (out / "stage2.broken.csv").read_text() == "sample,reason\ngone,an image is missing\n"
+    words = [REASONS[name] for name in ("gone", "null", "exif")]
+    assert manifest["data"]["stage2"]["broken"] == dict.fromkeys(words, 1)
+    listed = f"sample,reason\ngone,{words[0]}\nnull,{words[1]}\nexif,{words[2]}\n"
+    assert (out / "stage2.broken.csv").read_text() == listed
     assert len(manifest["loss"]["stage2"]) == 1
 
 

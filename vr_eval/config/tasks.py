@@ -12,6 +12,7 @@ import yaml
 from vr_eval import paths
 from vr_eval.config.official import OFFICIAL, definition_version, packaged_files
 from vr_eval.errors import InputError, Problem, nearest
+from vr_eval.files import read_text
 
 
 class _TaskLoader(yaml.SafeLoader):
@@ -111,9 +112,8 @@ def _scan(folder: Path) -> dict[str, Path]:
 def task_fields(path: Path, depth: int = 0) -> dict[str, Any]:
     """Top-level keys of a task file, those of the file that it includes filled in."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            content = yaml.load(file, Loader=_TaskLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.load(read_text(path, str(path)), Loader=_TaskLoader)
+    except yaml.YAMLError as error:
         raise InputError(Problem(f"the task file cannot be read: {error}", file=str(path))) from error
     fields: dict[str, Any] = content if isinstance(content, dict) else {}
     include = fields.get("include")

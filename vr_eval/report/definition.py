@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vr_eval.config.document import Node, Problems, parse
-from vr_eval.errors import InputError, Problem, nearest
+from vr_eval.config.document import MAX_BYTES, Node, Problems, parse
+from vr_eval.errors import nearest
+from vr_eval.files import read_text
 from vr_eval.paths import resource
 
 COLUMNS = (
@@ -66,12 +67,8 @@ def read_definition(path: Path) -> Definition:
     Raises:
         InputError: With every problem of the file.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(Problem("the report definition cannot be read", file=str(path))) from error
     problems = Problems()
-    root = parse(text, str(path), problems) or Node({}, str(path), 1)
+    root = parse(read_text(path, str(path), MAX_BYTES + 1), str(path), problems) or Node({}, str(path), 1)
     _known_keys(root, "", KEYS, problems)
     columns = tuple(str(item.value) for item in root.entries["columns"].items) if "columns" in root.entries else COLUMNS
     for column in columns:
