@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.damaged import odd_exif
 from vr_eval.errors import InputError
 from vr_eval.probes.data.digits import digits
 from vr_eval.probes.data.glyphs import CHARACTERS, glyphs
@@ -142,9 +145,91 @@ def test_an_image_that_cannot_be_read_is_named(official: Path) -> None:
         data.train.image(2)
 
 
-def test_the_form_of_the_datasets_library_is_read(tmp_path: Path) -> None:
-    import datasets
+def test_byte_order_marks_in_its_lists_are_no_part_of_them(official: Path) -> None:
+    plain = tiny_imagenet(str(official), None, None, FEW)
+    for path in official.rglob("*.txt"):
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    marked = tiny_imagenet(str(official), None, None, FEW)
+    for split, other in ((plain.train, marked.train), (plain.test, marked.test)):
+        assert {name: labels.tolist() for name, labels in split.labels.items()} == {
+            name: labels.tolist() for name, labels in other.labels.items()
+        }
+    boxes = official / "train" / "n02" / "n02_boxes.txt"
+    boxes.write_bytes(boxes.read_text().encode("utf-16"))
+    with pytest.raises(InputError, match=r"n02_boxes\.txt: cannot be read: not UTF-8 text"):
+        tiny_imagenet(str(official), None, None, FEW)
 
+
+@pytest.mark.parametrize(
+    ("box", "place"),
+    [("0\t0\t10\t10", 0), ("-500\t-20\t-9\t-3", 0), ("90\t90\t900\t900", 8), (f"0\t0\t{'9' * 400}\t1", None)],
+)
+def test_boxes_that_lie_outside(official: Path, box: str, place: int | None) -> None:
+    """They count for the nearest field; without a number that can be one, places are not asked for."""
+    path = official / "train" / "n01" / "n01_boxes.txt"
+    path.write_text(f"n01_0.JPEG\t{box}\nn01_1.JPEG\t{box}\n")
+    labels = tiny_imagenet(str(official), None, None, FEW).train.labels
+    assert (labels["place"][:2].tolist() if "place" in labels else None) == (place if place is None else [place] * 2)
+
+
+@pytest.mark.parametrize("harm", ["turned", "deep"])
+def test_its_images_are_read_as_those_of_training(official: Path, harm: str) -> None:
+    path = official / "train" / "n02" / "images" / "n02_0.JPEG"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = Image.new("RGB", (64, 64), "white")
+    lying.paste("red", (0, 0, 32, 64))
+    deep = Image.fromarray(np.full((64, 64), 32768, dtype=np.uint16))
+    if harm == "turned":
+        lying.save(path, exif=exif)
+    else:
+        deep.save(path, "PNG")
+    image = tiny_imagenet(str(official), None, None, FEW).train.image(2)
+    assert image.mode == "RGB"
+    top = np.asarray(image)[:20].mean(axis=(0, 1)).round()
+    assert np.abs(top - ((254, 0, 0) if harm == "turned" else (128, 128, 128))).max() <= 1
+
+
+def rows_of(labels: list[int | None], images: list[object]) -> datasets.Dataset:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(WNIDS))})
+    return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+
+
+def saved(folder: Path, train: datasets.Dataset) -> str:
+    picture = Image.new("RGB", (64, 64))
+    datasets.DatasetDict({"train": train, "valid": rows_of([0, 1, 2], [picture] * 3)}).save_to_disk(folder)
+    return str(folder)
+
+
+def test_rows_without_an_image_or_with_a_damaged_one(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (64, 64))
+    images = [None, {"bytes": b"GIF89a", "path": "a.gif"}, {"bytes": odd_exif(), "path": None}, *[picture] * 3]
+    data = tiny_imagenet(saved(tmp_path / "a", rows_of([0, 1, 2] * 2, images)), None, None, FEW)
+    for index, words in enumerate(("there is no image in this row", *["this image cannot be read"] * 2)):
+        with pytest.raises(InputError, match=f"a train, image {index}: {words}"):
+            data.train.image(index)
+    assert data.train.image(3).size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        (
+            rows_of([0, 1, 2, 0, None, -1], [None] * 6),
+            "2 images of the split train have no label, the first is number 4",
+        ),
+        (
+            rows_of([0, 1, 2] * 2, [None] * 6).remove_columns("image").add_column("image", [1] * 6),
+            "the split train holds no images",
+        ),
+    ],
+)
+def test_columns_that_hold_no_labels_or_images(tmp_path: Path, train: datasets.Dataset, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        tiny_imagenet(saved(tmp_path / "a", train), None, None, FEW)
+
+
+def test_the_form_of_the_datasets_library_is_read(tmp_path: Path) -> None:
     def rows(count: int) -> datasets.Dataset:
         features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(WNIDS))})
         images = [Image.new("RGB", (64, 64), (40 * i, 0, 0)) for i in range(count)]
