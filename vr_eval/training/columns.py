@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -48,9 +48,9 @@ def encoded_images(rows: Dataset) -> Dataset:
     return rows
 
 
-def image_files(rows: Dataset) -> Iterator[bytes]:
+def image_files(rows: Dataset, columns: Iterable[str] = IMAGES) -> Iterator[bytes]:
     """The paths of the images that `rows` name and do not hold, without reading those that they hold."""
-    for name in [name for name in IMAGES if name in rows.column_names]:
+    for name in [name for name in columns if name in rows.column_names]:
         for batch in rows.select_columns(name).with_format("arrow").iter(_AT_ONCE):
             yield from _paths(batch[name])
 

@@ -31,45 +31,21 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.recipe import DATA, TEMPLATES, StageData
 from vr_eval.errors import InputError, Problem, VrEvalError
 from vr_eval.files import atomic_target, write_atomic
-from vr_eval.models.features import processed, size_of
+from vr_eval.models.features import processed
 from vr_eval.models.lvlm import IGNORE, LVLM
 from vr_eval.models.processor import Processor
-from vr_eval.models.spec import Tiling
-from vr_eval.models.tiles import BASE_ONLY, Size, place, shown_sizes
+from vr_eval.models.tiles import BASE_ONLY, Size
 from vr_eval.paths import home
 from vr_eval.training.conversation import Encoded
 from vr_eval.training.data import padded
 from vr_eval.training.records import Records, open_records
+from vr_eval.training.shown import Shown
 from vr_eval.training.templates import Template
 from vr_eval.training.typed import BrokenSample, Dialogue
 
 _VERSION = 2
 """Raised by hand when something else is found out about a sample, or by another rule."""
 _WORTH_PROCESSES = 2000  # samples; checking fewer takes less than starting processes does
-
-
-@dataclass(frozen=True)
-class Shown:
-    """How many tokens a model shows of images, without the model: it goes along to the processes that load samples."""
-
-    tiling: Tiling | None
-    tile_px: int
-    side: int
-    """Tokens along one side of a tile."""
-
-    @classmethod
-    def of(cls, model: LVLM) -> Shown:
-        """As `model` shows them."""
-        side = model.grid // model.config.shapes.stride
-        return cls(model.config.tiles, model.config.image_px, side)
-
-    def sizes(self, images: Sequence[Image.Image]) -> list[Size]:
-        """The sizes in which the images of one sample are shown; (0, 0): as a base view."""
-        return shown_sizes(self.tiling, [size_of(image) for image in images])
-
-    def tokens(self, size: Size) -> int:
-        """Image tokens of an image that is shown in this size."""
-        return self.side**2 if self.tiling is None else len(place(self.tiling, size, self.tile_px, self.side).places)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,18 +61,12 @@ class Records:
         """
         folder = os.fsencode(Path(self.image_folder or ".").resolve())
         digest = hashlib.sha256(folder)
-        for name in sorted(set(self._image_files())):
+        names = image_files(self.rows, ("files",)) if self.of_llava else image_files(self.rows)
+        for name in sorted(set(names)):
             digest.update(name + b"\0" + _state(os.path.join(folder, name)) + b"\0")  # noqa: PTH118 (names are bytes)
         # Of what the library loads, this stands for the rows; it has no public name.
         digest.update(b"" if self.of_llava else str(getattr(self.rows, "_fingerprint", "")).encode())
         return digest.hexdigest()
-
-    def _image_files(self) -> Iterator[bytes]:
-        if not self.of_llava:
-            yield from image_files(self.rows)
-            return
-        for batch in self.rows.select_columns("files").iter(1000):
-            yield from (name.encode() for files in batch["files"] for name in files)
 
     def _record(self, rows: Dataset, row: int) -> Any:
         try:
