@@ -23,7 +23,7 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask
         mask: ``(T, W)`` bool, True where a cell may be seen, at least one per token; None where all may.
 
     Returns:
-        ``(T, C)``. The softmax runs in float32 whatever the inputs' dtype.
+        ``(T, C)``. The softmax runs in float32 or, of float64 inputs, in float64.
 
     Source: Vaswani et al. 2017, eq. 1, restricted to windows (Vision Remember, figure 3).
     """
@@ -36,7 +36,8 @@ def window_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask
     scores = (q * k).sum(-1) * q.shape[-1] ** -0.5  # (T, W, h)
     if mask is not None:
         scores = scores.masked_fill(~mask.unsqueeze(-1), -torch.inf)
-    weights = scores.float().softmax(1).to(value.dtype)
+    precise = torch.promote_types(scores.dtype, torch.float32)
+    weights = scores.to(precise).softmax(1).to(value.dtype)
     return (weights.unsqueeze(-1) * split_heads(value, heads)).sum(1).flatten(1)
 
 

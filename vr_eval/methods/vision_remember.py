@@ -221,6 +221,7 @@ def text_guide(
     else:
         places = torch.arange(instruction.shape[1], device=hidden.device)
         last = torch.where(instruction, places, places.new_zeros(())).amax(1)
-        guide = hidden[torch.arange(len(hidden), device=hidden.device), last]
+        # Of a sample without instruction that is padding, which may hold anything.
+        guide = torch.where(has[:, None], hidden[torch.arange(len(hidden), device=hidden.device), last], 0)
     rows = layout.row_of_image()
     return guide[rows], has[rows]
