@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from vr_eval.config.catalog import list_methods
 from vr_eval.methods.base import Shapes
 from vr_eval.methods.build import build_method
 from vr_eval.methods.registry import METHODS
@@ -55,24 +54,3 @@ def test_the_formula_counts_what_the_module_holds(name: str, shapes: Shapes) -> 
                 module = build_method(name, sized, options)
             held = sum(parameter.numel() for parameter in module.parameters())
             assert method.parameters(sized, ratio, options) == held, (given, ratio)
-
-
-def test_training_free_methods_have_none_and_the_others_say_when_they_learn() -> None:
-    for method in METHODS.values():
-        if not method.trainable:
-            assert method.parameters(SMALL, 1, method.options().resolve(SMALL)) == 0
-        assert method.stages == (1, 2)
-
-
-def test_the_list_shows_them_and_where_a_ratio_makes_a_difference() -> None:
-    blocks = {block.split("  (")[0]: block for block in list_methods("micro").split("\n\n")[1:]}
-    assert set(blocks) == set(METHODS)
-    assert "trained in stages 1 and 2" in blocks["sva"]
-    assert "training-free" in blocks["fastv"]
-    assert "  parameters     28,928, at every ratio" in blocks["avg_pool"].splitlines()
-    assert "  parameters     none of its own" in blocks["fastv"].splitlines()
-    assert "1/4: 66,560" in blocks["pixel_shuffle"]
-    for block in blocks.values():
-        for word in ("  source ", "https://", "  tokens ", "  parameters "):
-            assert word in block
-        assert any(f"  {tag} " in block for tag in ("paper", "official code", "ours"))
