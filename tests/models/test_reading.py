@@ -214,7 +214,7 @@ def test_whole_files_of_every_format_are_read() -> None:
 
 READERS: tuple[tuple[Callable[[bytes], Image.Image], type[Exception]], ...] = (
     (read_image, UnreadableImage),
-    (Records(None, None, of_llava=True).load, BrokenSample),  # type: ignore[arg-type]
+    (Records(None, None, of_json=True).load, BrokenSample),  # type: ignore[arg-type]
     (lambda content: decoded(content, "an image"), InputError),
 )
 """Training and probes say in their own ways that an image cannot be read."""

@@ -60,10 +60,21 @@ def broken(folder: Path, built: Any, data: str = "data.json") -> dict[str, str]:
     return dict(checked(folder, built, data).broken)
 
 
-def test_what_was_looked_at_is_not_looked_at_again(folder: Path, built: Any, looked: list[int]) -> None:
-    first = checked(folder, built)
+@pytest.mark.parametrize("data", ["data.json", "lines", "data.parquet", "saved"])
+def test_what_was_looked_at_is_not_looked_at_again(folder: Path, built: Any, looked: list[int], data: str) -> None:
+    records = json.loads((folder / "data.json").read_text())
+    (folder / "lines").mkdir()
+    (folder / "lines/a.jsonl").write_text("\n".join(map(json.dumps, records[:4])))
+    (folder / "lines/b.jsonl").write_text("\n".join(map(json.dumps, records[4:])))
+    listed = [
+        {**one, "image": [one.get("image", [])] if one["id"] % 3 == 0 else one.get("image", [])} for one in records
+    ]
+    datasets.Dataset.from_list(listed).to_parquet(str(folder / "data.parquet"))
+    datasets.Dataset.from_list(listed).save_to_disk(str(folder / "saved"))
+    first = checked(folder, built, data)
     assert looked == list(range(10))
-    again = checked(folder, built)
+    assert not first.broken
+    again = checked(folder, built, data)
     assert len(looked) == 10
     assert (again.dialogues.rows, again.dialogues.lengths) == (first.dialogues.rows, first.dialogues.lengths)
 

@@ -63,6 +63,7 @@ def check(records: Records, images: int = 1) -> None:
         ([{"bytes": red(), "path": None}], pa.large_list(STRUCT), 1),
         ([red()], pa.list_(pa.binary()), 1),
         ([], pa.list_(STRUCT), 0),
+        ([], pa.list_(pa.null()), 0),
         *((None, kind, 0) for kind in (pa.null(), pa.string(), STRUCT, pa.list_(STRUCT), pa.binary())),
     ],
 )
@@ -70,9 +71,9 @@ def check(records: Records, images: int = 1) -> None:
 def test_every_form_of_images(tmp_path: Path, name: str, image: Any, kind: pa.DataType, count: int) -> None:
     records = written(tmp_path, **{name: pa.array([image], kind)})
     check(records, count)
-    before = records.images_identity()
+    before = records.identity()
     (tmp_path / "a.png").unlink()
-    assert (records.images_identity() != before) == ("a.png" in str(image))
+    assert (records.identity() != before) == ("a.png" in str(image))
 
 
 @pytest.mark.parametrize(
@@ -189,6 +190,24 @@ def test_every_wrong_column_is_named_at_once(tmp_path: Path) -> None:
     assert [problem.key for problem in caught.value.problems] == ["conversations", "image", "images"]
 
 
+@pytest.mark.parametrize(
+    ("name", "second", "words"),
+    [
+        ("conversations", [{"from": "human", "value": 7}, {"from": "gpt", "value": 8}], "is of the wrong type"),
+        ("image", 5, "is of the wrong type"),
+        ("image", red(), r"is of another type than in \S*a.parquet \(given: 'binary'; allowed: string\)"),
+    ],
+)
+def test_files_of_a_folder_must_be_of_one_type(tmp_path: Path, name: str, second: Any, words: str) -> None:
+    """The datasets library makes text of numbers where a first file holds text."""
+    first = {"conversations": [SAID], "image": ["a.png"]}
+    (tmp_path / "data").mkdir()
+    for file, columns in (("a", first), ("b", {**first, name: [second]})):
+        parquet.write_table(pa.table(columns), tmp_path / f"data/{file}.parquet")
+    with pytest.raises(InputError, match=rf"b\.parquet: {name}: this column {words}"):
+        open_records(StageData(str(tmp_path / "data"), None, "chatml"))
+
+
 def test_null_texts_of_a_table_are_broken_samples(tmp_path: Path) -> None:
     said = [[SAID[0], {"from": "gpt", "value": None}], [SAID[0], None], None, SAID]
     parquet.write_table(pa.table({"conversations": pa.array(said, pa.list_(LISTED))}), tmp_path / "a.parquet")
@@ -214,7 +233,7 @@ def test_text_of_a_table_that_is_no_utf8_is_a_broken_sample(tmp_path: Path) -> N
     with pytest.raises(BrokenSample, match="its row cannot be read"):
         records[0]
     assert records[1].images == ("a",)
-    assert records.images_identity()
+    assert records.identity()
 
 
 def read_damaged(folder: Path, count: int) -> None:
@@ -232,7 +251,7 @@ def read_damaged(folder: Path, count: int) -> None:
             continue
         finally:
             (folder / f"{number}.parquet").unlink()
-        assert records.images_identity()
+        assert records.identity()
         for row in range(len(records)):
             assert records.name(row)
             try:

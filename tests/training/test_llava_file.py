@@ -65,6 +65,12 @@ def test_other_encodings_are_one_error(tmp_path: Path, name: str, encoding: str)
         opened(tmp_path, WRITTEN[name].encode(encoding), name)
 
 
+def test_a_list_is_no_file_of_lines_whatever_was_kept_of_it(tmp_path: Path) -> None:
+    assert len(opened(tmp_path, WRITTEN["data.json"].encode())) == 2
+    with pytest.raises(InputError, match=r"data\.jsonl:1: cannot be read"):
+        opened(tmp_path, WRITTEN["data.json"].encode(), "data.jsonl")
+
+
 DEEP = '{"id": "deep", "conversations": ' + "[" * 50_000 + "]" * 50_000 + "}"
 LONG = '{"id": ' + "7" * 5000 + "}"
 TRICKY = json.dumps(sample("t", 'a "]}, [{ \\'))
@@ -124,7 +130,7 @@ def read_damaged(folder: Path, name: str, count: int) -> None:
         except InputError:
             outcomes.add("refused")
             continue
-        assert records.images_identity()
+        assert records.identity()
         outcomes.update(found(records))
         assert all(records.name(row) for row in range(len(records)))
     assert {"refused", "this"} < outcomes
@@ -172,3 +178,22 @@ def test_a_kill_while_records_are_kept_leaves_no_half_of_them(tmp_path: Path) ->
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not list((home() / "training-data").glob("records*"))
     assert len(open_records(StageData(str(path), None, "chatml"))) == 3500
+
+
+def test_json_files_of_a_folder_are_read_by_the_same_reader(tmp_path: Path) -> None:
+    """The datasets library makes text of numbers, and JSON of the text beside them, where a first file holds text."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text(json.dumps(sample(0)) + "\n")
+    (folder / "b.json").write_text(json.dumps([sample(1, 7), sample(2, True), sample(3)]))  # type: ignore[arg-type]
+    broken = "a turn says something that is no text"
+    for _ in range(2):
+        records = open_records(StageData(str(folder), None, "chatml"))
+        assert found(records) == ["this", broken, broken, "this"]
+        assert [records.name(row) for row in range(4)] == ["0", "1", "2", "3"]
+        assert records.image_folder == folder
+    before = records.identity()
+    (folder / "b.json").write_text(json.dumps([sample(1, "a"), sample(2, "b"), sample(3)]))
+    records = open_records(StageData(str(folder), None, "chatml"))
+    assert found(records) == ["this", "a", "b", "this"]
+    assert records.identity() != before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -34,6 +34,23 @@ def check_columns(features: Features, file: str) -> None:
     ]
     if problems:
         raise InputError(problems)
+
+
+def check_alike(files: Sequence[tuple[str, Features]]) -> None:
+    """Of files that are read as one table: every one as `check_columns` wants it, and all of the same types.
+
+    The datasets library would make what is in other files into what is in the first one.
+
+    Raises:
+        InputError: the first file that is otherwise.
+    """
+    for file, features in files:
+        check_columns(features, file)
+        for name in ("conversations", *IMAGES):
+            given, first = (_shown(found.get(name)).replace("large_", "") for found in (features, files[0][1]))
+            if given != first:
+                message = f"this column is of another type than in {files[0][0]}"
+                raise InputError(Problem(message, file=file, key=name, given=given, allowed=first))
 
 
 def encoded_images(rows: Dataset) -> Dataset:
@@ -78,7 +95,7 @@ def _is_turns(feature: Any) -> bool:
 
 def _is_pictures(feature: Any) -> bool:
     item = _item(feature)
-    return _is_value(feature, ("null",)) or _is_picture(feature if item is None else item)
+    return _is_value(feature, ("null",)) or _is_value(item, ("null",)) or _is_picture(feature if item is None else item)
 
 
 def _is_picture(feature: Any) -> bool:

@@ -161,7 +161,7 @@ def dialogues(cell: Cell, stage: int, model: LVLM, processor: Processor) -> Chec
 def _looked_at_what(cell: Cell, data: StageData, reader: Reader) -> str:
     """Names all that tells whether a sample can be used, and how long it is."""
     words = json.dumps(reader.template.tokenizer.get_vocab(), sort_keys=True)
-    seen = [data.identity(), reader.records.images_identity(), reader.template.about, words]
+    seen = [data.identity(), reader.records.identity(), reader.template.about, words]
     about = json.dumps([_VERSION, *seen, cell.backbone, str(reader.shown), reader.max_length])
     return hashlib.sha256(about.encode()).hexdigest()[:16]
 

@@ -37,10 +37,11 @@ def llava_records(path: Path, content: str) -> Dataset:
     Raises:
         InputError: it is no list in JSON or JSONL, or what is kept cannot be written.
     """
-    kept = home() / "training-data" / f"records-{_VERSION}-{content[:16]}.arrow"
+    by_line = path.suffix in (".jsonl", ".ndjson")
+    kept = home() / "training-data" / f"records-{_VERSION}-{'lines' if by_line else 'list'}-{content[:16]}.arrow"
     if not kept.is_file():
         _check_encoding(path)
-        records = _lines(path) if path.suffix == ".jsonl" else _elements(read_text(path, str(path)), str(path))
+        records = _lines(path) if by_line else _elements(read_text(path, str(path)), str(path))
         with atomic_target(kept) as partial, pa.ipc.new_stream(str(partial), _FORM) as stream:
             while some := list(islice(records, _AT_ONCE)):
                 rows = [{"record": record, "files": _files(record)} for record in some]
@@ -72,7 +73,7 @@ def _lines(path: Path) -> Iterator[bytes]:
                     good += 1
                 except BrokenSample as error:
                     first = first or (number, str(error))
-                    if isinstance(error.__cause__, _TORN) and not line.endswith(b"\n"):
+                    if good and isinstance(error.__cause__, _TORN) and not line.endswith(b"\n"):
                         hint = "Perhaps it was not copied or downloaded to its end."
                         message = "the file ends within a record"
                         raise InputError(Problem(message, file=str(path), line=number, hint=hint)) from error

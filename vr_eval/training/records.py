@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset, load_from_disk
+from datasets import Dataset
 from PIL import Image
 
 from vr_eval.config.recipe import StageData
-from vr_eval.errors import InputError, Problem
 from vr_eval.models.reading import UnreadableImage, read_image
-from vr_eval.training.columns import check_columns, encoded_images, image_files
+from vr_eval.training.columns import encoded_images, image_files
 from vr_eval.training.llava_file import llava_records
+from vr_eval.training.tables import load_rows
 from vr_eval.training.typed import BrokenSample, Dialogue, dialogue_of, name_of, parsed
 
 
@@ -25,8 +25,8 @@ class Records:
 
     rows: Dataset
     image_folder: Path | None
-    of_llava: bool
-    """Whether a row holds one record of a LLaVA-format file, and no columns of its own."""
+    of_json: bool
+    """Whether a row holds one record as JSON, and no columns of its own."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -37,9 +37,9 @@ class Records:
 
     def name(self, row: int) -> str:
         """The `id` of a row, or its number."""
-        if not self.of_llava and "id" not in self.rows.column_names:
+        if not self.of_json and "id" not in self.rows.column_names:
             return str(row)
-        column = self.rows.select_columns("record" if self.of_llava else "id")
+        column = self.rows.select_columns("record" if self.of_json else "id")
         try:
             return name_of(self._record(column, row), row)
         except BrokenSample:
@@ -54,18 +54,19 @@ class Records:
         except UnreadableImage as error:
             raise BrokenSample(str(error)) from error
 
-    def images_identity(self) -> str:
-        """Stands for all image files that the rows name: it changes when one is added, changed or removed.
+    def identity(self) -> str:
+        """Stands for the rows and all image files that they name: it changes when one is added, changed or removed.
 
-        Each is asked for its size and time alone. Images that the rows hold themselves count as part of the data.
+        Each file is asked for its size and time alone. Images that the rows hold themselves are a part of the rows.
         """
         folder = os.fsencode(Path(self.image_folder or ".").resolve())
         digest = hashlib.sha256(folder)
-        names = image_files(self.rows, ("files",)) if self.of_llava else image_files(self.rows)
+        names = image_files(self.rows, ("files",)) if self.of_json else image_files(self.rows)
         for name in sorted(set(names)):
             digest.update(name + b"\0" + _state(os.path.join(folder, name)) + b"\0")  # noqa: PTH118 (names are bytes)
-        # Of what the library loads, this stands for the rows; it has no public name.
-        digest.update(b"" if self.of_llava else str(getattr(self.rows, "_fingerprint", "")).encode())
+        # Kept records are named by their content. Of what the library loads, this stands for it; it has no public name.
+        kept = sorted(Path(file["filename"]).name for file in self.rows.cache_files)
+        digest.update(str(kept if self.of_json else getattr(self.rows, "_fingerprint", "")).encode())
         return digest.hexdigest()
 
     def _record(self, rows: Dataset, row: int) -> Any:
@@ -73,7 +74,7 @@ class Records:
             given = rows[row]
         except Exception as error:  # whatever the libraries raise of a damaged table
             raise BrokenSample("its row cannot be read") from error
-        return parsed(given["record"]) if self.of_llava else given
+        return parsed(given["record"]) if self.of_json else given
 
 
 def open_records(data: StageData) -> Records:
@@ -87,29 +88,9 @@ def open_records(data: StageData) -> Records:
     if folder is None and path.exists():
         folder = path if path.is_dir() else path.parent
     if data.is_llava_file:
-        return Records(llava_records(path, data.identity()), folder, of_llava=True)
-    rows = _from_datasets(data)
-    check_columns(rows.features, data.name)
-    return Records(encoded_images(rows), folder, of_llava=False)
-
-
-def _from_datasets(data: StageData) -> Dataset:
-    path = Path(data.name).expanduser()
-    name, _, revision = data.name.partition("@")
-    try:
-        if (path / "state.json").is_file():
-            return load_from_disk(str(path))
-        if path.is_dir():
-            return load_dataset(str(path), split="train")
-        if path.suffix == ".parquet":
-            return load_dataset("parquet", data_files=str(path), split="train")
-        return load_dataset(name, split="train", revision=revision or None)
-    except Exception as error:  # whatever the library, the hub or the network raises
-        hint = "A file is named by its path; what is on the hub is fetched where there is network, and then kept."
-        # The library wraps what a file's reader says in an error that says nothing.
-        said = error.__cause__ or error
-        first = (str(said).strip().splitlines() or [type(said).__name__])[0]
-        raise InputError(Problem(f"no training data can be loaded: {first}", file=data.name, hint=hint)) from error
+        return Records(llava_records(path, data.identity()), folder, of_json=True)
+    rows, of_json = load_rows(data)
+    return Records(rows if of_json else encoded_images(rows), folder, of_json=of_json)
 
 
 def _state(path: bytes) -> bytes:
