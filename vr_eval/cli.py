@@ -47,6 +47,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The interpreter flushes stdout once more at exit, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        problem = _no_place(error)
+        if problem is None:
+            raise
+        print(f"vr-eval: {problem}", file=sys.stderr)
+        return 2
+
+
+def _no_place(error: OSError) -> str | None:
+    """What a user can do about a folder that cannot be written, wherever that showed; None for any other error."""
+    import errno
+
+    from vr_eval.places import hint_for
+
+    reasons = {errno.EACCES: "no permission", errno.EPERM: "no permission", errno.EROFS: "this disk is read-only"}
+    reasons |= {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
+    if error.errno not in reasons or not isinstance(error.filename, str):
+        return None
+    path = Path(error.filename)
+    return sanitize_terminal(f"{path}: {reasons[error.errno]}\n    {hint_for(path)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     probe.set_defaults(command=_probe)
 
     report = commands.add_parser("report", help="rebuild the report of a run directory from its records")
-    report.add_argument("run_dir", metavar="DIR", type=Path, help="run directory, e.g. runs/projectors")
+    report.add_argument("run_dir", metavar="DIR", type=_path, help="run directory, e.g. runs/projectors")
     report.set_defaults(command=_report)
 
     listing = commands.add_parser("list", help="what there is: methods, backbones, ablations, official tasks")
@@ -130,9 +150,9 @@ def _parser() -> argparse.ArgumentParser:
         "source", metavar="SOURCE", help="whose checkpoint it is: tokenpacker, deepstack or cambrian"
     )
     importing.add_argument(
-        "path", metavar="PATH", type=Path, help="weights file (safetensors or .bin), index or folder"
+        "path", metavar="PATH", type=_path, help="weights file (safetensors or .bin), index or folder"
     )
-    importing.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder to write; must be new")
+    importing.add_argument("--out", metavar="DIR", type=_path, required=True, help="folder to write; must be new")
     importing.set_defaults(command=_import)
 
     micro = commands.add_parser("micro", help="the embedded backbone and its generated suites")
@@ -144,6 +164,14 @@ def _parser() -> argparse.ArgumentParser:
 
 MOST = 1_000_000
 """Largest number that an option takes."""
+
+
+def _path(text: str) -> Path:
+    # A shell leaves the ~ of --out=~/runs alone, which would then be a folder of that name.
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"there is no user with this home folder: {text!r}") from None
 
 
 def _positive(text: str) -> int:
@@ -169,7 +197,7 @@ def _add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", metavar="DIR", type=Path, help="run directory (default: runs/NAME)")
+    parser.add_argument("--out", metavar="DIR", type=_path, help="run directory (default: runs/NAME)")
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vr_eval.errors import InputError, Problem
+from vr_eval.places import hint_for
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -124,13 +125,11 @@ def _problem(target: Path, error: OSError) -> Problem:
             hint="Free some space and run the same command again: what is finished is kept.",
         )
     if error.errno in _FORBIDDEN:
-        return Problem("no permission to write here", file=file, hint="Choose another folder, e.g. with --out DIR.")
+        return Problem("no permission to write here", file=file, hint=hint_for(target))
     if error.errno == errno.EISDIR:
         return Problem("a folder is in the way of this file", file=file, hint="Move it away, or choose another place.")
     if error.errno in _NOT_A_FOLDER:
-        return Problem(
-            "a part of this path is a file, not a folder", file=file, hint="Choose another folder, e.g. with --out DIR."
-        )
+        return Problem("a part of this path is a file, not a folder", file=file, hint=hint_for(target))
     return Problem(f"cannot be written: {error.strerror or error}", file=file)
 
 

@@ -6,15 +6,33 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from vr_eval.errors import InputError, Problem
+
 PACKAGE = Path(__file__).resolve().parent
 
 Resource = Literal["tasks", "ablations", "reports"]
 
 
 def home() -> Path:
-    """Folder for what is built on this machine: ``VR_EVAL_HOME``, else ``~/.cache/vr-eval``. It may not exist yet."""
+    """Folder for what is built on this machine: ``VR_EVAL_HOME``, else ``~/.cache/vr-eval``. It may not exist yet.
+
+    Raises:
+        InputError: Nobody knows the home folder.
+    """
     configured = os.environ.get("VR_EVAL_HOME")
-    return Path(configured).expanduser().absolute() if configured else Path.home() / ".cache" / "vr-eval"
+    try:
+        return Path(configured).expanduser().absolute() if configured else Path.home() / ".cache" / "vr-eval"
+    except RuntimeError as error:
+        message = "nobody knows where to keep what is built here: this user has no home folder"
+        if configured:
+            message = f"it names the home folder of a user that is not there: {configured}"
+        hint = "Set VR_EVAL_HOME (or HOME) to a folder that you can write to."
+        raise InputError(Problem(message, file="VR_EVAL_HOME", hint=hint)) from error
+
+
+def has_home() -> bool:
+    """Whether ``home()`` is known: a user without a home folder has built nothing yet."""
+    return bool(os.environ.get("VR_EVAL_HOME")) or os.path.expanduser("~") != "~"  # noqa: PTH111
 
 
 def resource(name: Resource) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 
 from vr_eval.errors import Problem
+from vr_eval.places import not_writable
 
 
 def check_files(config: Mapping[str, Any], folder: Path) -> None:
@@ -32,6 +33,8 @@ def no_data(task: str, file: Path, error: Exception) -> Problem:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
+    if isinstance(cause, PermissionError) and not str(cause.filename or "").startswith(str(file.parent)):
+        return not_writable(cause, data_cache())
     first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
     hint = "Data of the hub is downloaded once, by `vr-eval fetch` where there is network; restore files that it names."
     if isinstance(cause, KeyError):

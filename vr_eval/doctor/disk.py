@@ -11,6 +11,7 @@ from huggingface_hub import constants
 
 from vr_eval.adapters.data import data_cache
 from vr_eval.doctor.needs import Need
+from vr_eval.places import nearest_existing
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,8 @@ def space_needed(sizes: Mapping[Need, int | None]) -> list[Space]:
     unpacked = sum(size or 0 for need, size in sizes.items() if need.kind != "weights")
     disks: dict[int, Space] = {}
     for folder, wanted in ((Path(constants.HF_HUB_CACHE), downloaded), (data_cache(), unpacked)):
-        place = existing(folder)
+        place = nearest_existing(folder)
         disk = place.stat().st_dev
         before = disks.get(disk, Space(place, 0, shutil.disk_usage(place).free))
         disks[disk] = Space(before.folder, before.wanted + wanted, before.free)
     return list(disks.values())
-
-
-def existing(folder: Path) -> Path:
-    """`folder`, or the nearest one above it that is there."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -7,15 +7,14 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from huggingface_hub import constants
-
-from vr_eval.adapters.data import data_cache
 from vr_eval.config.grid import Grid
-from vr_eval.doctor.disk import existing, space_needed
+from vr_eval.doctor.disk import space_needed
 from vr_eval.doctor.hub import Hub, look, size_of
 from vr_eval.doctor.needs import Need, all_needs, needs_of
 from vr_eval.doctor.notation import bytes_text
+from vr_eval.errors import InputError
 from vr_eval.paths import home
+from vr_eval.places import data_cache, hub_cache, nearest_existing
 from vr_eval.runs.environment import describe
 
 HUB_STATES = {"reached": "can be reached", "unreachable": "cannot be reached", "offline": "not asked"}
@@ -79,14 +78,12 @@ def _gpus() -> Iterator[str]:
 
 def _disks() -> Iterator[str]:
     yield "disk"
-    places = {
-        "working": Path.cwd(),
-        "models": Path(constants.HF_HUB_CACHE),
-        "data": data_cache(),
-        "trained": home(),
-    }
-    for name, place in places.items():
-        yield f"  {name:<11} {bytes_text(shutil.disk_usage(existing(place)).free)} free, {place}"
+    for name, known in {"working": Path.cwd, "models": hub_cache, "data": data_cache, "trained": home}.items():
+        try:
+            place = known()
+            yield f"  {name:<11} {bytes_text(shutil.disk_usage(nearest_existing(place)).free)} free, {place}"
+        except InputError as error:
+            yield f"  {name:<11} {error.problems[0].message}: set {error.problems[0].file}"
 
 
 def _hub(hub: Hub) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import datasets
 from huggingface_hub import constants, get_token, snapshot_download
@@ -17,6 +18,7 @@ from vr_eval.doctor.hub import Hub, files_of, look, size_of
 from vr_eval.doctor.needs import Need, needs_of
 from vr_eval.doctor.notation import bytes_text
 from vr_eval.errors import InputError, Problem, VrEvalError
+from vr_eval.places import check_all, check_data_cache, check_hub_cache, not_writable
 
 Say = Callable[[str], None]
 
@@ -32,7 +34,8 @@ def fetch_grid(grid: Grid, say: Say) -> int:
     anew, as the hub's library keeps no parts.
 
     Raises:
-        InputError: the disk is too small or full, there is to be no network, or something cannot be had (all of it).
+        InputError: a cache cannot be written, the disk is too small or full, there is to be no network, or something
+            cannot be had (all of it).
         HubError: the hub cannot be reached.
     """
     missing = [need for need in needs_of(grid) if not need.cached]
@@ -40,6 +43,7 @@ def fetch_grid(grid: Grid, say: Say) -> int:
         say(f"everything that {grid.name} needs is there already")
         return 0
     _check_hub(look(), missing)
+    check_all(partial(check_hub_cache, [need.name for need in missing]), check_data_cache)
     sizes = [size_of(need) for need in missing]
     _check_disk(missing, sizes)
     problems: list[Problem] = []
@@ -114,6 +118,9 @@ def _problem(need: Need, chain: Sequence[BaseException]) -> Problem:
             "Free some space, or set HF_HOME to a folder on a larger disk; the same command goes on where it stopped."
         )
         return Problem("the disk is full (or the quota is used up)", file=str(constants.HF_HOME), hint=hint)
+    refused = next((cause for cause in chain if isinstance(cause, PermissionError)), None)
+    if refused is not None:
+        return not_writable(refused, constants.HF_HUB_CACHE)
     if _any(kinds, GatedRepoError) or "gated" in text:
         hint = f"Accept its terms at {page}, then log in with `hf auth login` or set HF_TOKEN."
         return Problem("it is gated, and there is no token that may read it", file=need.label, hint=hint)

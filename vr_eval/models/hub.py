@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -24,6 +25,7 @@ from transformers.utils import logging
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.models.cached import check_cached
 from vr_eval.models.spec import ATTENTIONS, BITS, DTYPES, Loading, Source
+from vr_eval.places import not_writable
 
 WHOLE = ("vision_tower", "projector", "refusion")
 """Modules of an LVLM that are never quantised: small, and what a comparison is about."""
@@ -113,6 +115,9 @@ def _problem(source: Source, what: str, error: BaseException) -> Problem:
         return any(isinstance(cause, kinds) for cause in chain)
 
     text = " ".join(str(cause) for cause in chain)
+    refused = next((cause for cause in chain if isinstance(cause, PermissionError)), None)
+    if refused is not None and not Path(name).is_dir():
+        return not_writable(refused, constants.HF_HUB_CACHE)
     if caused_by(GatedRepoError) or "gated repo" in text:
         hint = f"Accept its terms at https://huggingface.co/{name}, then log in with `hf auth login` or set HF_TOKEN."
         return Problem(f"{what} is gated, and there is no token that may read it", file=name, hint=hint)

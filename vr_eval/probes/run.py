@@ -15,6 +15,7 @@ from vr_eval.config.plan import duration
 from vr_eval.errors import InputError, Problem, VrEvalError
 from vr_eval.models.manifest import DamagedError
 from vr_eval.paths import PACKAGE, home
+from vr_eval.places import check_all, check_home, check_temporary
 from vr_eval.probes.file import ProbePlan, label_of, probe_id, same_without_refusion
 from vr_eval.runs.lock import check_free, locked, waited_for
 from vr_eval.runs.progress import Progress
@@ -49,6 +50,7 @@ def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *
     if lacking:
         names = ", ".join(label_of(cell, plan.cells) for cell in lacking)
         Progress.say(f"left out, as they have no checkpoint ({_training(plan)} would make it): {names}")
+    check_all(check_home, check_temporary)
     from vr_eval.probes.data.load import load_data
     from vr_eval.probes.report import build
     from vr_eval.runs.device import pick_device

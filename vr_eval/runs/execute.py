@@ -11,6 +11,7 @@ import json
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vr_eval.config.plan import check_training_data
 from vr_eval.errors import InputError, Problem, VrEvalError, sanitize_terminal
 from vr_eval.files import write_atomic
 from vr_eval.models.manifest import DamagedError
+from vr_eval.places import check_all, check_data_cache, check_home, check_hub_cache, check_temporary
 from vr_eval.processes import ALONE, Spread, processes
 from vr_eval.runs.folder import ENVIRONMENT, GRID, LOCK, CellFolder, cell_folder, check_run_dir, grid_text
 from vr_eval.runs.lock import check_free, locked
@@ -41,8 +43,8 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
         batch_size: questions answered at once; default the grid's.
 
     Raises:
-        InputError: the run directory, the device or the tasks' data cannot be used (then nothing is created), or the
-            disk is full (then what was computed is kept).
+        InputError: the run directory, a cache, the device or the tasks' data cannot be used (then nothing is created),
+            or the disk is full (then what was computed is kept).
     """
     run_dir = out or grid.run_dir
     check_run_dir(run_dir, grid)
@@ -50,6 +52,7 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
     pending = [cell for cell in grid.cells if not _folder(run_dir, cell, grid).complete]
     if any(find_checkpoint(cell) is None and cell.trained for cell in pending):
         check_training_data(grid)
+    _check_places(pending)
     session = _session(grid, pending, device, batch_size or grid.batch_size) if pending else None
     with locked(run_dir / LOCK):
         check_run_dir(run_dir, grid)  # another run may have begun here meanwhile
@@ -73,7 +76,7 @@ def train_grid(grid: Grid, device: str = "auto", spread: Spread = ALONE) -> int:
     """Train the checkpoints of `grid` that are missing; returns the exit code.
 
     Raises:
-        InputError: there is no such device, nothing to train or to train on, or the disk is full.
+        InputError: there is no such device, nothing to train or to train on, no place to keep it, or the disk is full.
         Exception: whatever makes a cell fail that several processes train together; the others wait for this one.
     """
     if grid.random_weights:
@@ -85,6 +88,7 @@ def train_grid(grid: Grid, device: str = "auto", spread: Spread = ALONE) -> int:
         return 0
     if any(cell.trained for cell in missing):
         check_training_data(grid)
+    check_all(check_home, partial(check_hub_cache, _models(missing)))
     from vr_eval.runs.device import pick_device
 
     pick_device(device)
@@ -103,6 +107,20 @@ def train_grid(grid: Grid, device: str = "auto", spread: Spread = ALONE) -> int:
             if not isinstance(error, VrEvalError):
                 progress.say(traceback.format_exc())
     return 1 if failed else 0
+
+
+def _check_places(pending: Sequence[Cell]) -> None:
+    """The folders that evaluating these cells writes to. Raises InputError with those that cannot be used."""
+    if pending:
+        trains = any(find_checkpoint(cell) is None and not cell.random_weights for cell in pending)
+        home = (check_home,) if trains else ()
+        check_all(check_temporary, check_data_cache, *home, partial(check_hub_cache, _models(pending)))
+
+
+def _models(cells: Sequence[Cell]) -> list[str]:
+    """What these cells load from the hub; folders and random weights need no cache."""
+    names = (source.name for cell in cells if not cell.random_weights for source in cell.spec.sources)
+    return [name for name in dict.fromkeys(names) if not Path(name).is_dir()]
 
 
 def _session(grid: Grid, pending: Sequence[Cell], device: str, batch_size: int) -> Any:

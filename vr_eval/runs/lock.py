@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vr_eval.errors import InputError, Problem
+from vr_eval.places import hint_for
 
 
 @contextmanager
@@ -64,8 +65,8 @@ def _opened(path: Path) -> Iterator[int]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        hint = "Choose another folder, e.g. with --out DIR."
-        raise InputError(Problem(f"cannot be written: {error.strerror}", file=str(path.parent), hint=hint)) from error
+        message = f"cannot be written: {error.strerror}"
+        raise InputError(Problem(message, file=str(path.parent), hint=hint_for(path))) from error
     try:
         yield file
     finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
-from vr_eval.paths import PACKAGE, home
+from vr_eval.paths import PACKAGE, has_home, home
 
 
 def shipped_checkpoint(cell: Cell) -> Path:
@@ -24,7 +24,13 @@ def find_checkpoint(cell: Cell) -> Path | None:
 
     ``checkpoint.json`` is written last, so a folder without it is an unfinished one and is passed over.
     """
-    for folder in (shipped_checkpoint(cell), trained_checkpoint(cell)):
-        if (folder / "checkpoint.json").is_file():
-            return folder
-    return None
+    name = checkpoint_id(cell)
+    homes = (PACKAGE / "micro", *((home(),) if has_home() else ()))
+    return next((folder for one in homes if _complete(folder := one / "checkpoints" / name)), None)
+
+
+def _complete(folder: Path) -> bool:
+    try:
+        return (folder / "checkpoint.json").is_file()
+    except OSError:  # a folder that this user may not enter
+        return False
