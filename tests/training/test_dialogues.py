@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from tests.damaged import odd_exif
 from tests.llava import image, tiny_preset, tokenizer
 from vr_eval.cli import main
+from vr_eval.config import identity
 from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.errors import InputError, VrEvalError
@@ -295,6 +296,16 @@ def test_data_count_by_their_content_and_not_by_their_place(folder: Path) -> Non
     assert checkpoint_id(moved) == checkpoint_id(cell)
     (other / "data.json").write_text((other / "data.json").read_text().replace("number 3", "number 4"))
     assert checkpoint_id(moved) != checkpoint_id(cell)
+
+
+def test_what_was_trained_by_an_earlier_reader_is_trained_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took null for a word; the embedded suites hold none."""
+    (cell,) = load_grid(write_grid(folder)).cells
+    (embedded,) = load_grid(write_grid(folder), ["recipe={}"]).cells
+    before = checkpoint_id(cell), checkpoint_id(embedded)
+    monkeypatch.setattr(identity, "CONVERSATIONS_VERSION", 1)
+    assert checkpoint_id(cell) != before[0]
+    assert checkpoint_id(embedded) == before[1]
 
 
 def test_the_recipe_file_is_the_presets(folder: Path) -> None:

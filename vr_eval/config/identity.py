@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 TRAINING_VERSION = 3
 """Raised when training computes something else from the same recipe and data."""
 
+CONVERSATIONS_VERSION = 2
+"""Raised when conversations that a recipe names are read or written otherwise; the embedded suites do not count it."""
+
 EVALUATION_VERSION = 1
 """Raised when prompts, generation or scoring change for all tasks."""
 
@@ -105,6 +108,7 @@ def _recipe(cell: Cell) -> dict[str, Any]:
         else:
             template = data.template or cell.spec.template
             stated |= {f"stage{stage}_data": data.identity(), f"stage{stage}_template": template}
+            stated["conversations"] = CONVERSATIONS_VERSION
     return stated
 
 
