@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from transformers import LlavaNextImageProcessor
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
-from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm, Qwen2RotaryEmbedding
 
 from tests.llava import NEXT_POINTS, image
 from tests.methods.reference_vision_remember import Definition, block, guide_of
@@ -44,21 +43,6 @@ CHOSEN: list[tuple[int, dict[str, Any]]] = [
     (4, {"scope": "global", "text_guide": "none", "order": "self_first", "layers": (0, 1, 2)}),
 ]
 """Compression ratios and options."""
-
-
-@pytest.fixture(autouse=True)
-def float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Qwen2's norm and its rotary embedding compute in float32 whatever they are given; here, in float64."""
-
-    def norm(self: Any, hidden: Tensor) -> Tensor:
-        return torch.nn.functional.rms_norm(hidden, hidden.shape[-1:], self.weight, self.variance_epsilon)
-
-    def rotary(self: Any, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        angles = (position_ids.unsqueeze(-1) * self.inv_freq.double()).repeat(1, 1, 2)
-        return angles.cos(), angles.sin()
-
-    monkeypatch.setattr(Qwen2RMSNorm, "forward", norm)
-    monkeypatch.setattr(Qwen2RotaryEmbedding, "forward", rotary)
 
 
 def tiles_of(size: Size, tiled: bool) -> Tensor:
@@ -154,6 +138,7 @@ def given(model: LVLM, samples: Sequence[Sequence[int | Size]], side: str) -> di
     return found
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("tiled", [False, True], ids=["squares", "tiles"])
 @pytest.mark.parametrize(("ratio", "options"), CHOSEN)
 @torch.no_grad()
