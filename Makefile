@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint types tests slow clean
+.PHONY: help install demo test lint types tests slow mutants clean
 
 help:
 	@echo "make demo     install and run ablations/projectors.yaml"
 	@echo "make test     lint, types, tests"
 	@echo "make slow     the tests that take minutes"
+	@echo "make mutants  does a test fail where the code computes something else? A sample, 15 minutes"
 	@echo "make install  .venv with exact versions"
 
 install: $(STAMP)
@@ -39,5 +40,9 @@ tests: install
 slow: install
 	$(BIN)/python -m pytest -q -m slow
 
+# MUTANTS="--seconds 3600 --seed 7 --modules methods/sva stats" for another sample.
+mutants: install
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutants.py $(MUTANTS)
+
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs mutants build dist .pytest_cache .mypy_cache .ruff_cache
