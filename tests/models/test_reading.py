@@ -7,7 +7,9 @@ import os
 import random
 import resource
 import signal
+import struct
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,6 +183,19 @@ def test_sizes_that_no_model_takes(width: int, height: int, words: str, monkeypa
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as some libraries set it
     with pytest.raises(UnreadableImage, match=words):
         read_image(f"P6 {width} {height} 255\n".encode())
+
+
+def test_a_picture_within_an_icon_is_as_large_as_any_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    icon = stored(photo(), "ICO", sizes=[(64, 48)])
+    place = icon.index(b"IHDR")
+    claim = b"IHDR" + struct.pack(">II", 30_000, 30_000) + icon[place + 12 : place + 17]
+    icon = icon[:place] + claim + struct.pack(">I", zlib.crc32(claim)) + icon[place + 21 :]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UnreadableImage, match="an image has more than 178,956,970 pixels"):
+        read_image(icon)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+    assert Image.MAX_IMAGE_PIXELS is None
 
 
 def test_a_truncated_image_is_never_filled_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,13 +25,17 @@ class UnreadableImage(ValueError):
 
 
 @contextmanager
-def whole_images() -> Iterator[None]:
-    """A truncated image is an error: importing lmms-eval makes Pillow fill it up with grey without a word."""
-    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+def _own_limits() -> Iterator[None]:
+    """A truncated image is an error, and one that is too large is: importing lmms-eval and its tasks lifts both.
+
+    Pillow would fill the first up with grey without a word, and find the second within an icon only as it decodes it.
+    """
+    before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, _MOST_PIXELS // 2  # it warns of a half
     try:
         yield
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
 
 
 def read_image(source: Path | bytes) -> Image.Image:
@@ -58,7 +62,7 @@ def _read(source: Path | bytes) -> Image.Image:
     if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
         raise UnreadableImage("an image is no file")
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    with whole_images(), Image.open(file, formats=_formats()) as opened:
+    with _own_limits(), Image.open(file, formats=_formats()) as opened:
         _check_size(opened)
         image = upright(opened)
     _check_size(image)  # some formats say it only once they are decoded
