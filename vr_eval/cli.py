@@ -189,6 +189,8 @@ def _add_grid(parser: argparse.ArgumentParser, *, limit: bool = True, optional: 
     if limit:
         parser.add_argument("--limit", metavar="N", type=_positive, help="first N questions of each task only")
     parser.add_argument("--backbone", metavar="NAME", help="backbone in place of the file's")
+    text = "folder with tasks of your own beside those that the file names; may be given several times"
+    parser.add_argument("--tasks-path", metavar="DIR", action="append", default=[], help=text)
 
 
 def _add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
@@ -248,7 +250,9 @@ def _load(options: argparse.Namespace) -> Grid:
     names = ("dtype", "attention", "bits", "device_map")
     loading = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     drawn = getattr(options, "random_weights", None)
-    return load_grid(options.file, options.overrides, limit, options.backbone, batch_size, loading, drawn)
+    return load_grid(
+        options.file, options.overrides, limit, options.backbone, batch_size, loading, drawn, options.tasks_path
+    )
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ from vr_eval.adapters import defects
 from vr_eval.adapters.data import check_files, no_data, no_judge
 from vr_eval.adapters.official import Aggregations, Document, MissingColumn, adapted, check
 from vr_eval.config.official import OFFICIAL, OfficialTask
-from vr_eval.config.tasks import task_files
+from vr_eval.config.tasks import Folders, task_files
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.models.reading import UnreadableImage, read_image
 
@@ -104,14 +104,16 @@ class LazyTask(ConfigurableMessagesTask):
         return self.spec.metric if self.spec is not None else str(next(iter(self.config.metric_list))["metric"])
 
 
-def load_tasks(names: Sequence[str]) -> dict[str, LazyTask]:
+def load_tasks(names: Sequence[str], folders: Folders = ()) -> dict[str, LazyTask]:
     """The tasks by name, with their data; they serve any number of evaluations.
+
+    The Python beside a task's file is executed; `folders` are those that the user named.
 
     Raises:
         InputError: with every task that is not defined, whose data cannot be loaded, is empty or lacks a column, whose
             metric is no more, or whose judge cannot be asked.
     """
-    files, tasks, problems = task_files(), {}, []
+    files, tasks, problems = task_files(folders), {}, []
     with quiet():
         for name in names:
             if name not in files:
@@ -129,7 +131,12 @@ def load_tasks(names: Sequence[str]) -> dict[str, LazyTask]:
 
 
 def _load_task(name: str, file: Path) -> LazyTask:
-    config = load_yaml_config(str(file), mode="full")
+    try:
+        config = load_yaml_config(str(file), mode="full")
+    except Exception as error:  # whatever the Python raises that the file names
+        what = (str(error).strip().splitlines() or [""])[0]
+        message = f"the task {name} cannot be loaded: {type(error).__name__}: {what}"
+        raise InputError(Problem(message, file=str(file))) from error
     spec = OFFICIAL.get(name)
     if spec is None:
         check_files(config, file.parent)

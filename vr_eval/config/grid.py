@@ -43,6 +43,7 @@ class Grid:
         batch_size: Questions answered at once.
         source: The file, as the user named it.
         loading: How weights are loaded for the evaluation.
+        tasks_path: Folders with tasks of the user's own, as whole paths.
         recipe_line: Line of the recipe in the file, if it has one.
     """
 
@@ -57,6 +58,7 @@ class Grid:
     batch_size: int
     source: str = dataclasses.field(compare=False)
     loading: Loading = dataclasses.field(default_factory=Loading)
+    tasks_path: tuple[str, ...] = ()
     recipe_line: int | None = dataclasses.field(default=None, compare=False)
 
     @property
@@ -92,6 +94,8 @@ class Grid:
             "tasks": [task for _, task in self.tasks],
             "cells": [cell.row() for cell in self.cells if cell.seed == self.seeds[0]],
         }
+        if self.tasks_path:
+            content["tasks_path"] = list(self.tasks_path)
         if self.baseline is not None:
             content["baseline"] = self._baseline_row(self.baseline)
         content["recipe"] = dataclasses.asdict(self.recipe)
@@ -123,6 +127,7 @@ def load_grid(
     batch_size: int | None = None,
     loading: Mapping[str, Any] | None = None,
     random_weights: bool | None = None,
+    tasks_path: Sequence[str] = (),
 ) -> Grid:
     """Read a grid file.
 
@@ -134,6 +139,7 @@ def load_grid(
         batch_size: ``--batch-size``: in place of the file's.
         loading: ``--dtype`` and its like: fields of a ``Loading`` in place of the backbone's.
         random_weights: ``--random-weights``: weights are drawn, whatever the file says.
+        tasks_path: ``--tasks-path``: folders with tasks beside those of the file, relative to the working directory.
 
     Raises:
         InputError: With every problem of the file and the command line.
@@ -147,6 +153,10 @@ def load_grid(
     for key, value in given.items():
         if value is not None:
             root = override(root, (key,), Node(value, f"--{key.replace('_', '-')}"))
+    if tasks_path:
+        named = root.entries["tasks_path"].items if "tasks_path" in root.entries else []
+        nodes = [Node(folder, "--tasks-path") for folder in tasks_path]
+        root = override(root, ("tasks_path",), Node([*named, *nodes], "--tasks-path"))
     file, spec = read_grid_file(root, problems)
     if spec is None:
         problems.raise_any()
@@ -169,6 +179,7 @@ def load_grid(
         batch_size=file.batch_size,
         source=source,
         loading=dataclasses.replace(spec.loading, **(loading or {})),
+        tasks_path=file.tasks_path,
         recipe_line=root.entries["recipe"].line if "recipe" in root.entries else None,
     )
 

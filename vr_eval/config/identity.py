@@ -60,7 +60,7 @@ def cell_identity(cell: Cell, grid: Grid) -> dict[str, Any]:
         "evaluation": EVALUATION_VERSION,
         "checkpoint": checkpoint_id(cell),
         "methods": _methods(cell, trainable=False),
-        "tasks": sorted([task, task_version(task)] for _, task in grid.tasks),
+        "tasks": sorted([task, task_version(task, grid.tasks_path)] for _, task in grid.tasks),
         "limit": grid.limit,
         **({"loading": {"dtype": loading.dtype, "bits": loading.bits}} if rounded else {}),
     }

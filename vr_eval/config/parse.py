@@ -14,7 +14,7 @@ from vr_eval.config.recipe import Recipe
 from vr_eval.config.rows import read_axes, read_options, read_row, read_rows
 from vr_eval.config.schema import MAX_EXCLUDED, NAME_ALLOWED, NAME_PATTERN, GridFile, grid_keys
 from vr_eval.config.tasks import task_files
-from vr_eval.errors import nearest
+from vr_eval.errors import InputError, nearest
 from vr_eval.files import read_text
 from vr_eval.methods.registry import METHODS
 from vr_eval.models.backbones import BackboneSpec
@@ -31,7 +31,7 @@ _INSTEAD_OF = {
     "backbone.decoder": ("backbone.checkpoint",),
 }
 # Where null means the same as leaving the key out.
-_MAY_BE_NULL = ("suites", "tasks", "baseline", "limit")
+_MAY_BE_NULL = ("suites", "tasks", "tasks_path", "baseline", "limit")
 
 
 def apply_overrides(root: Node, overrides: Iterable[str], problems: Problems) -> Node:
@@ -76,9 +76,13 @@ def read_grid_file(root: Node, problems: Problems) -> tuple[GridFile, BackboneSp
         given["backbone"] = spec.name
     for key in ("seeds", "random_weights", "limit", "batch_size"):
         _simple(entries.get(key), key, given, problems)
+    folders = _folders(entries.get("tasks_path"), problems)
+    given["tasks_path"] = folders or ()
     for key in ("suites", "tasks"):
         if key in entries:
-            given[key] = _names(entries[key], key, spec, problems)
+            # Without the folders, tasks that are theirs would be unknown: an echo of what is wrong with them.
+            checked_by = spec if key == "suites" or folders is not None else None
+            given[key] = _names(entries[key], key, checked_by, folders or (), problems)
     if "suites" in entries and "tasks" in entries:
         problems.add(entries["tasks"], "tasks", "suites and tasks exclude each other", hint="Keep one of them.")
     if "grid" in entries:
@@ -143,11 +147,41 @@ def _simple(node: Node | None, key: str, given: dict[str, object], problems: Pro
         given[key] = tuple(seed for value in values for seed in value)  # type: ignore[attr-defined]
 
 
-def _names(node: Node, key: str, spec: BackboneSpec | None, problems: Problems) -> tuple[str, ...]:
+def _folders(node: Node | None, problems: Problems) -> tuple[str, ...] | None:
+    """The folders of ``tasks_path``, whole paths, each once; ``None`` if their tasks cannot be taken."""
+    folders: list[str] = []
+    before = len(problems.by_text)
+    for item in node.items if node is not None else ():
+        if not isinstance(item.value, str):
+            problems.add(item, "tasks_path", "must be folders", given=item.plain)
+            continue
+        try:
+            path = beside(item, item.value)
+            found = path.is_dir()
+        except NO_PATH as error:
+            problems.add(item, "tasks_path", f"this cannot be a path: {error}", given=item.value)
+            continue
+        if not found:
+            hint = f"Looked for {path}." if str(path) != item.value else None
+            problems.add(item, "tasks_path", "there is no such folder", given=item.value, hint=hint)
+        else:
+            folders.append(str(path.resolve()))
+    own = tuple(dict.fromkeys(folders))
+    try:
+        task_files(own)
+    except InputError as error:
+        for problem in error.problems:  # each with its place in the task's own file
+            problems.by_text.setdefault(problem.render(), problem)
+    return own if len(problems.by_text) == before else None
+
+
+def _names(
+    node: Node, key: str, spec: BackboneSpec | None, folders: tuple[str, ...], problems: Problems
+) -> tuple[str, ...]:
     """The list ``suites`` or ``tasks``."""
     known: Mapping[str, object] | tuple[str, ...] = ()
     if spec is not None:
-        known = spec.suites if key == "suites" else tuple(dict.fromkeys((*spec.tasks, *sorted(task_files()))))
+        known = spec.suites if key == "suites" else tuple(dict.fromkeys((*spec.tasks, *sorted(task_files(folders)))))
     names: list[str] = []
     if not node.items:
         problems.add(node, key, "the list is empty", allowed=", ".join(known) or None)

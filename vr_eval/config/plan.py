@@ -152,7 +152,7 @@ class Plan:
     def _questions(self) -> Iterator[str]:
         """Where the number of questions comes from, if it is not the project's own."""
         grid, backbone = self.grid, self.grid.spec
-        sizes = {task: questions_of(task, backbone, grid.limit) for _, task in grid.tasks}
+        sizes = {task: questions_of(task, backbone, grid.limit, grid.tasks_path) for _, task in grid.tasks}
         unknown = [task for task, size in sizes.items() if size is None]
         if unknown:
             yield f"questions of {', '.join(unknown)}: unknown before its data is opened"
@@ -245,7 +245,7 @@ def _plan_cell(cell: Cell, grid: Grid, run_dir: Path, training: set[str]) -> Pla
     state: State = "random" if cell.random_weights else "pretrained" if cell.pretrained else "to train"
     if checkpoint is not None and state == "to train":
         state = "shipped" if checkpoint.is_relative_to(PACKAGE) else "trained"
-    questions = _total(questions_of(task, backbone, grid.limit) for _, task in grid.tasks)
+    questions = _total(questions_of(task, backbone, grid.limit, grid.tasks_path) for _, task in grid.tasks)
     folder = run_dir / "cells" / result
     evaluated, begun = (folder / "metrics.json").is_file(), _begun(folder)
     cached = begun if questions is None else questions if evaluated else min(begun, questions)

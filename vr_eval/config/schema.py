@@ -58,6 +58,13 @@ class GridFile:
     tasks: tuple[str, ...] | None = described(
         None, "single tasks, in place of suites", example="tasks: [vr_micro_ocr]", default_note="those of the suites"
     )
+    tasks_path: tuple[str, ...] = described(
+        (),
+        "folders with tasks of your own, as YAML files of lmms-eval and the Python beside them, which a run executes; "
+        "relative to this file",
+        example="tasks_path: [.]",
+        default_note="none",
+    )
     grid: Mapping[str, tuple[Node, ...]] = described(
         FrozenDict(),
         "axes, each a list of values: every combination is a configuration. An option axis (METHOD.OPTION) applies to "

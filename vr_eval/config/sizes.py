@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from vr_eval.config.official import OFFICIAL, packaged_files
-from vr_eval.config.tasks import task_files
+from vr_eval.config.tasks import Folders, task_files
 from vr_eval.models.spec import BackboneSpec
 
 
@@ -56,14 +56,18 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType(
 """By official task. seedbench is not here: its 18 k rows hold images and videos, and only its images are asked."""
 
 
-def published(task: str) -> Published | None:
+def published(task: str, folders: Folders = ()) -> Published | None:
     """The published size of `task`; None where none is, or where a file of one's own names other data."""
-    return PUBLISHED.get(task) if task in OFFICIAL and task_files().get(task) == packaged_files().get(task) else None
+    return (
+        PUBLISHED.get(task)
+        if task in OFFICIAL and task_files(folders).get(task) == packaged_files().get(task)
+        else None
+    )
 
 
-def questions_of(task: str, backbone: BackboneSpec, limit: int | None) -> int | None:
+def questions_of(task: str, backbone: BackboneSpec, limit: int | None, folders: Folders = ()) -> int | None:
     """Questions that `task` asks, at most `limit`; None where nobody says before the data is opened."""
-    known = published(task)
+    known = published(task, folders)
     size = known.questions if known is not None else None
     if task not in OFFICIAL and task in backbone.tasks:  # generated with the project
         size = backbone.test_questions

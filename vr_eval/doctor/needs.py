@@ -17,7 +17,7 @@ from vr_eval.adapters.data import data_cache
 from vr_eval.config.grid import Grid
 from vr_eval.config.official import SUITES
 from vr_eval.config.recipe import Recipe, StageData
-from vr_eval.config.tasks import task_data
+from vr_eval.config.tasks import Folders, task_data
 from vr_eval.models.backbones import BACKBONES, BackboneSpec
 from vr_eval.models.spec import Source
 from vr_eval.runs.store import find_checkpoint
@@ -66,7 +66,7 @@ def needs_of(grid: Grid) -> list[Need]:
     Raises:
         InputError: A task has no definition, or one without data.
     """
-    needs = dataset_needs(task for _, task in grid.tasks)
+    needs = dataset_needs((task for _, task in grid.tasks), grid.tasks_path)
     untrained = [cell for cell in grid.cells if cell.trained and find_checkpoint(cell) is None]
     if untrained:
         needs += training_needs(grid.recipe)
@@ -79,11 +79,11 @@ def all_needs() -> list[Need]:
     return dataset_needs(task for tasks in SUITES.values() for task in tasks) + weight_needs(BACKBONES.values())
 
 
-def dataset_needs(tasks: Iterable[str]) -> list[Need]:
+def dataset_needs(tasks: Iterable[str], folders: Folders = ()) -> list[Need]:
     """The datasets of the hub that `tasks` read, each once."""
     users: dict[tuple[str, str | None], list[str]] = {}
     for task in tasks:
-        for data in task_data(task):
+        for data in task_data(task, folders):
             if data.on_hub:
                 users.setdefault((data.path, data.config), []).append(task)
     cache = data_cache()

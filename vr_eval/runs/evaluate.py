@@ -53,7 +53,7 @@ class Session:
         quiet_loading()
         self.grid, self.batch_size, self.environment = grid, batch_size, environment
         self.device = pick_device(device)
-        self.tasks = load_tasks([task for _, task in grid.tasks])
+        self.tasks = load_tasks([task for _, task in grid.tasks], grid.tasks_path)
         self.store = FeatureStore(level for cell in cells for level in levels_of(cell))
         sizes = [len(task.eval_docs) for task in self.tasks.values()]
         self.questions = sum(min(size, grid.limit or size) for size in sizes)

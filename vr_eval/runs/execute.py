@@ -189,7 +189,7 @@ def _report(run_dir: Path, grid: Grid, tasks: Any) -> None:
     records = write_records(run_dir, grid)
     if records.empty:
         return
-    keep_images(run_dir, records, tasks)
+    keep_images(run_dir, records, tasks, grid.tasks_path)
     path = build(run_dir)
     print(render_terminal(run_table(run_dir)))
     print(path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from vr_eval.config.tasks import Folders
 from vr_eval.errors import InputError
 from vr_eval.report import choose_samples, has_images, save_images
 
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
     from vr_eval.adapters.lmms_tasks import LazyTask
 
 
-def keep_images(run_dir: Path, records: pd.DataFrame, tasks: Mapping[str, LazyTask] | None = None) -> None:
+def keep_images(
+    run_dir: Path, records: pd.DataFrame, tasks: Mapping[str, LazyTask] | None = None, folders: Folders = ()
+) -> None:
     """Save the images of the samples that the report shows, those that are not there yet.
 
     Samples whose image cannot be read are shown without one.
 
     Args:
         tasks: Tasks of the run that are loaded; None to load those that are needed (10 s), if any are.
+        folders: Where tasks of the user's own are.
 
     Raises:
         InputError: The disk is full.
@@ -36,20 +40,20 @@ def keep_images(run_dir: Path, records: pd.DataFrame, tasks: Mapping[str, LazyTa
             wanted.setdefault((task, cluster), doc)
     if not wanted:
         return
-    loaded = _load({task for task, _ in wanted}) if tasks is None else tasks
+    loaded = _load({task for task, _ in wanted}, folders) if tasks is None else tasks
     for (task, cluster), doc in wanted.items():
         if task in loaded:
             save_images(run_dir, task, cluster, _shown(loaded[task], doc))
 
 
-def _load(names: set[str]) -> Mapping[str, LazyTask]:
+def _load(names: set[str], folders: Folders) -> Mapping[str, LazyTask]:
     """The tasks whose data is still there."""
     from vr_eval.adapters.lmms_tasks import load_tasks
 
     loaded: dict[str, LazyTask] = {}
     for name in sorted(names):
         try:
-            loaded |= load_tasks([name])
+            loaded |= load_tasks([name], folders)
         except InputError:  # the answers are there, so a report is made of them
             continue
     return loaded
