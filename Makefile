@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint types tests slow mutants clean
+.PHONY: help install demo test lint types tests slow gpu mutants clean
 
 help:
 	@echo "make demo     install and run ablations/projectors.yaml"
 	@echo "make test     lint, types, tests"
 	@echo "make slow     the tests that take minutes"
 	@echo "make mutants  does a test fail where the code computes something else? A sample, 15 minutes"
+	@echo "make gpu      what can be checked of a GPU without weights, in 8 minutes; writes reports/gpu/"
 	@echo "make install  .venv with exact versions"
 
 install: $(STAMP)
@@ -43,6 +44,9 @@ slow: install
 # MUTANTS="--seconds 3600 --seed 7 --modules methods/sva stats" for another sample.
 mutants: install
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutants.py $(MUTANTS)
+
+gpu: install
+	$(BIN)/python scripts/gpu_check.py
 
 clean:
 	rm -rf $(VENV) runs mutants build dist .pytest_cache .mypy_cache .ruff_cache

@@ -19,7 +19,7 @@ from vr_eval.models.lvlm import LVLM
 from vr_eval.models.spec import Tiling
 from vr_eval.models.tiles import BASE_ONLY
 from vr_eval.probes.extract import Subject
-from vr_eval.probes.taps import encode, levels_read, run_tapped, taps_of
+from vr_eval.probes.taps import POOLS, Pooled, encode, levels_read, run_tapped, taps_of
 
 SQUARE = {"height": SIDE, "width": SIDE}
 POINTS = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
@@ -69,6 +69,30 @@ def test_taps_of_base_views_are_the_models_own_hidden_states(tiling: str) -> Non
     at = slice(1, 1 + model.tokens_per_image)
     for number, tap in enumerate(("projector", "decoder.0", "decoder.1", "decoder.2")):
         torch.testing.assert_close(found[tap], hidden[number][:, at])
+
+
+@torch.no_grad()
+def test_rows_of_which_pruning_kept_the_mark_or_not_are_pooled_by_what_they_have() -> None:
+    """The token that ends a row of tiles competes with vision tokens, so images are left with 18 of these, or 17."""
+    model = tiny_lvlm("avg_pool", 4, pruning="random", tiling=TILINGS["llava_next"], keep_ratio=0.5)
+    line = row(model)
+    ids = torch.tensor([[5 + number, *line[1:]] for number in range(8)])
+    encoded = encode(model, pixels(8), levels_read(model))
+    counts, together = [], Pooled((tap, pool) for tap in taps_of(model) for pool in POOLS)
+
+    def note(tap: str, tokens: Tensor, kept: Tensor | None) -> None:
+        together(tap, tokens, kept)
+        if tap == "decoder.3":
+            assert kept is not None
+            counts.extend((kept >= 0).sum(1).tolist())
+
+    run_tapped(model, ids, encoded, note)
+    assert len(set(counts)) == 2
+    for number in range(len(ids)):
+        alone = Pooled(together.places)
+        run_tapped(model, ids[number : number + 1], {k: v[number : number + 1] for k, v in encoded.items()}, alone)
+        for place, pooled in alone.found.items():
+            torch.testing.assert_close(together.found[place][number], pooled[0], atol=1e-4, rtol=1e-4)
 
 
 PROCESSORS: dict[str, Callable[[], Any]] = {

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.tiles import place
+from vr_eval.models.tiles import Size, place
 
 PROMPT_TOKENS = 32
 """Text tokens of the prompt (ours)."""
@@ -18,19 +18,22 @@ TILED_SIDES = 2
 """A model that cuts images into tiles is shown a square one of so many times its tower's side (ours)."""
 
 
-def example(model: LVLM, text_tokens: int = PROMPT_TOKENS, batch: int = 1, seed: int = 0) -> dict[str, Any]:
+def example(
+    model: LVLM, text_tokens: int = PROMPT_TOKENS, batch: int = 1, seed: int = 0, size: Size | None = None
+) -> dict[str, Any]:
     """Arguments of one prefill of `model`, on its device: images first, then random text.
 
     Args:
         text_tokens: of each sample, beside the vision tokens of its one image.
         batch: number of samples.
+        size: height and width of the image, for a model that cuts images into tiles; (0, 0): its base view alone.
     """
     generator = torch.Generator().manual_seed(seed)
     config = model.config
     text = torch.randint(0, config.text_config.vocab_size - 1, (batch, text_tokens), generator=generator)
     text += (text >= config.image_token_id).long()  # any token but the image's
     side = config.image_px
-    size = (TILED_SIDES * side, TILED_SIDES * side)
+    size = size or (TILED_SIDES * side, TILED_SIDES * side)
     tiles = 1 if config.tiles is None else place(config.tiles, size, side, model.grid // config.shapes.stride).tiles
     image = torch.full((batch, *model.image_tokens([size])), config.image_token_id)
     pixels = torch.randn(batch * tiles, 3, side, side, generator=generator)

@@ -11,6 +11,7 @@ import torch
 
 from vr_eval.measure.question import example
 from vr_eval.models.lvlm import LVLM
+from vr_eval.models.tiles import Size
 
 WARM_UP = 3
 REPEATS = 15
@@ -59,9 +60,12 @@ def times(
     return {name: Times(tuple(values)) for name, values in measured.items()}
 
 
-def prefill_call(model: LVLM, text_tokens: int, batch: int = 1) -> Callable[[], object]:
-    """From the pixels of one image a sample to the logits of the first answer token (its time is the TTFT)."""
-    given = example(model, text_tokens, batch)
+def prefill_call(model: LVLM, text_tokens: int, batch: int = 1, size: Size | None = None) -> Callable[[], object]:
+    """From the pixels of one image a sample to the logits of the first answer token (its time is the TTFT).
+
+    `size`: of the image, as in `example`.
+    """
+    given = example(model, text_tokens, batch, size=size)
     return lambda: model(**given)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from vr_eval.methods.levels import Level, in_order
 from vr_eval.models.lvlm import LVLM
@@ -23,7 +24,7 @@ from vr_eval.probes.tapnames import OUT, PROJECTOR, PRUNING, REFUSION, decoder_t
 
 Note = Callable[[str, Tensor, Tensor | None], None]
 """Told of every tap once: name, vision tokens ``(B, N, width)``, and which of an image's tokens they are ``(B, N)``
-(None: all of them, in order)."""
+(None: all of them, in order; -1: none, as its row has fewer)."""
 
 Inside = Callable[[Callable[[], Tensor]], AbstractContextManager[None]]
 """Given a function that says which positions ``(B, S or fewer)`` hold vision tokens at this moment: a context."""
@@ -197,10 +198,14 @@ class _Stream:
         self._tell(decoder_tap(pruning.layer - 1) + PRUNING, args[0])
 
     def _tell(self, name: str, hidden: Tensor) -> None:
-        """The vision tokens ``(B, N, H)`` of hidden states ``(B, S, H)``; every row has as many."""
-        rows = len(hidden)
-        tokens = hidden[self.places].view(rows, -1, hidden.shape[-1])
-        self.note(name, tokens, None if self.whole else self.number[self.places].view(rows, -1))
+        """The vision tokens ``(B, N, H)`` of hidden states ``(B, S, H)``.
+
+        Rows have as many, but where pruning kept the mark at the end of one image and not that of another.
+        """
+        counts = self.vision.sum(1).tolist()
+        tokens, number = hidden[self.places].split(counts), self.number[self.places].split(counts)
+        kept = None if self.whole else pad_sequence(number, batch_first=True, padding_value=-1)
+        self.note(name, pad_sequence(tokens, batch_first=True), kept)
 
 
 class Pooled:
@@ -212,9 +217,12 @@ class Pooled:
         self.found: dict[tuple[str, str], Tensor] = {}
 
     def __call__(self, tap: str, tokens: Tensor, kept: Tensor | None) -> None:
+        rows = [tokens]
+        if kept is not None and bool((kept < 0).any()):
+            rows = [row[None, own] for row, own in zip(tokens, kept >= 0, strict=True)]
         for name, pool in POOLS.items():
             if (tap, name) in self.places:
-                self.found[tap, name] = pool(tokens)
+                self.found[tap, name] = torch.cat([pool(row) for row in rows])
 
 
 def mean_pool(tokens: Tensor) -> Tensor:

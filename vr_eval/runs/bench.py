@@ -159,29 +159,37 @@ def bench_cell(cell: Cell, device: torch.device, repeats: int, loading: Loading 
     folder = None if cell.pretrained and not here else find_checkpoint(cell)
     drawn = cell.random_weights or (folder is None and not here and is_stated(cell.spec))
     if folder is not None:
-        trained = load_checkpoint(folder, expect=checkpoint_id(cell), loading=loading)[0]
-        set_pruning(trained, cell)
+        model = load_checkpoint(folder, expect=checkpoint_id(cell), loading=loading)[0]
+        set_pruning(model, cell)
     elif drawn:
         untrained = dataclasses.replace(cell, random_weights=True)
-        trained = build_lvlm(untrained, loading=loading, device=device)[0].eval()
+        model = build_lvlm(untrained, loading=loading, device=device)[0].eval()
     else:
-        trained = (build_lvlm(cell, loading=loading) if cell.spec.sources else build_lvlm(cell))[0].eval()
+        model = (build_lvlm(cell, loading=loading) if cell.spec.sources else build_lvlm(cell))[0].eval()
     if not loading.placed:
-        trained.to(device)
-    parameters = parameter_counts(trained)
-    inference = inference_twin(trained)
+        model.to(device)
+    own = not drawn and (folder is not None or cell.pretrained)
+    return cost_of(cell, model, device, repeats, trained=own, random_weights=drawn)
+
+
+def cost_of(
+    cell: Cell, model: LVLM, device: torch.device, repeats: int, *, trained: bool, random_weights: bool
+) -> CellCost:
+    """Measure the training version `model` of a cell, which is on `device` and stays as it is."""
+    parameters = parameter_counts(model)
+    inference = inference_twin(model)
     flops = prefill_flops(inference)
     calls = {
         "prefill": prefill_call(inference, PROMPT_TOKENS),
-        "training": prefill_call(trained, PROMPT_TOKENS),
+        "training": prefill_call(model, PROMPT_TOKENS),
         "decode": decode_call(inference, PROMPT_TOKENS),
     }
     measured = times(calls, device, repeats)
     return CellCost(
         label=cell.label,
         checkpoint_id=checkpoint_id(cell),
-        trained=not drawn and (folder is not None or cell.pretrained),
-        random_weights=drawn,
+        trained=trained,
+        random_weights=random_weights,
         vision_tokens=flops.vision_tokens,
         parameters=parameters["total"],
         method_parameters=parameters["method"],
