@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import socket
@@ -18,10 +19,12 @@ from tests.adapters.world import GRID as TOYS
 from tests.shapes import small_preset
 from vr_eval.cli import main
 from vr_eval.config.grid import load_grid
-from vr_eval.config.identity import cell_id
+from vr_eval.config.identity import cell_id, checkpoint_id
+from vr_eval.models.build import build_lvlm
+from vr_eval.models.checkpoints import save_checkpoint
 from vr_eval.report import build
-from vr_eval.runs import bench as bench_module
 from vr_eval.runs.bench import bench_grid
+from vr_eval.runs.store import trained_checkpoint
 
 NAME = "llava_next_qwen2_0_5b"
 GRID = f"""\
@@ -160,17 +163,12 @@ def test_bench_never_fetches_weights_that_are_not_here(shapes: Path, capsys: pyt
     assert "All: weights that are not on this machine were not fetched, but drawn for the stated shapes." in text
 
 
-def test_bench_names_the_cells_whose_weights_were_drawn(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    random = load_grid("shapes.yaml", random_weights=True)
-    trained = shapes / "trained"
-    model, processor = bench_module.build_lvlm(random.cells[0])
-    monkeypatch.setattr(
-        bench_module,
-        "find_checkpoint",
-        lambda cell: trained if cell.projector == "mlp" and not cell.random_weights else None,
-    )
-    monkeypatch.setattr(bench_module, "load_checkpoint", lambda *args, **kwargs: (model.eval(), processor))
-    bench = bench_grid(load_grid("shapes.yaml"), "cpu", 1, lambda text: None)
+def test_bench_names_the_cells_whose_weights_were_drawn(shapes: Path) -> None:
+    grid = load_grid("shapes.yaml")
+    model, processor = build_lvlm(dataclasses.replace(grid.cells[0], random_weights=True))
+    name = checkpoint_id(grid.cells[0])
+    save_checkpoint(model, processor, trained_checkpoint(grid.cells[0]), {"checkpoint_id": name})
+    bench = bench_grid(grid, "cpu", 1, lambda text: None)
     assert [cell.random_weights for cell in bench.cells] == [False, True]
     assert [cell.trained for cell in bench.cells] == [True, False]
     assert "avg_pool 1/4 + vision_remember: weights that are not on this machine were not fetched" in bench.to_text()
