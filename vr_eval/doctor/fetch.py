@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 import datasets
+import httpx2
 from huggingface_hub import constants, get_token, snapshot_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, XetDownloadError
 
 from vr_eval.adapters.data import data_cache
 from vr_eval.config.grid import Grid
@@ -17,7 +19,9 @@ from vr_eval.doctor.disk import space_needed
 from vr_eval.doctor.hub import Hub, files_of, look, size_of
 from vr_eval.doctor.needs import Need, needs_of
 from vr_eval.doctor.notation import bytes_text
-from vr_eval.errors import InputError, Problem, VrEvalError
+from vr_eval.doctor.patience import patiently
+from vr_eval.errors import InputError, Problem, VrEvalError, causes
+from vr_eval.models.connection import steady
 from vr_eval.places import check_all, check_data_cache, check_hub_cache, not_writable
 
 Say = Callable[[str], None]
@@ -30,8 +34,8 @@ class HubError(VrEvalError):
 def fetch_grid(grid: Grid, say: Say) -> int:
     """Download the datasets and weights of `grid` that are not cached yet; returns the exit code.
 
-    Every whole file that was downloaded is kept whatever happens, and not downloaded again; one that was cut off begins
-    anew, as the hub's library keeps no parts.
+    A download that breaks off goes on where it was, and what may pass is tried again for half a minute. Every whole
+    file is kept whatever happens, and not downloaded again; a part of one is not, as the hub's library keeps none.
 
     Raises:
         InputError: a cache cannot be written, the disk is too small or full, there is to be no network, or something
@@ -44,6 +48,25 @@ def fetch_grid(grid: Grid, say: Say) -> int:
         return 0
     _check_hub(look(), missing)
     check_all(partial(check_hub_cache, [need.name for need in missing]), check_data_cache)
+    asked: set[str] = set()
+    problems: list[Problem] = []
+    # What is fetched may name more: a checkpoint of the original layout leaves its vision tower elsewhere.
+    while missing:
+        problems += _fetch(missing, say)
+        asked |= {need.label for need in missing}
+        missing = [need for need in needs_of(grid) if not need.cached and need.label not in asked]
+    if problems:
+        raise InputError(problems)
+    say(f"{grid.name} can run without network now")
+    return 0
+
+
+def _fetch(missing: Sequence[Need], say: Say) -> list[Problem]:
+    """Download all of `missing`; what of it cannot be had.
+
+    Raises:
+        InputError: the disk is too small or full.
+    """
     sizes = [size_of(need) for need in missing]
     _check_disk(missing, sizes)
     problems: list[Problem] = []
@@ -51,15 +74,13 @@ def fetch_grid(grid: Grid, say: Say) -> int:
         say(f"[{number}/{len(missing)}] {need.label} ({bytes_text(size)})")
         try:
             with explained(need):
-                _download(need)
+                steady()
+                patiently(partial(_download, need), say)
         except InputError as error:
             if _is_full(error):
                 raise
             problems += error.problems
-    if problems:
-        raise InputError(problems)
-    say(f"{grid.name} can run without network now")
-    return 0
+    return problems
 
 
 def _download(need: Need) -> None:
@@ -105,15 +126,17 @@ def explained(need: Need) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(_problem(need, list(_chain(error)))) from error
+    except (OSError, ValueError, RuntimeError, httpx2.HTTPError, XetDownloadError) as error:
+        raise InputError(_problem(need, list(causes(error)))) from error
 
 
 def _problem(need: Need, chain: Sequence[BaseException]) -> Problem:
     text = " ".join(map(str, chain))
     page = f"{constants.ENDPOINT}/{'' if need.kind == 'weights' else 'datasets/'}{need.name}"
     kinds = tuple(map(type, chain))
-    if any(isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in chain):
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    # Arrow tells the number in words only.
+    if any(isinstance(cause, OSError) and cause.errno in numbers for cause in chain) or os.strerror(numbers[0]) in text:
         hint = (
             "Free some space, or set HF_HOME to a folder on a larger disk; the same command goes on where it stopped."
         )
@@ -121,7 +144,7 @@ def _problem(need: Need, chain: Sequence[BaseException]) -> Problem:
     refused = next((cause for cause in chain if isinstance(cause, PermissionError)), None)
     if refused is not None:
         return not_writable(refused, constants.HF_HUB_CACHE)
-    if _any(kinds, GatedRepoError) or "gated" in text:
+    if _any(kinds, GatedRepoError) or "is a gated dataset" in text:
         hint = f"Accept its terms at {page}, then log in with `hf auth login` or set HF_TOKEN."
         return Problem("it is gated, and there is no token that may read it", file=need.label, hint=hint)
     if _any(kinds, RevisionNotFoundError):
@@ -139,11 +162,3 @@ def _any(kinds: Sequence[type[BaseException]], wanted: type[BaseException]) -> b
 
 def _is_full(error: InputError) -> bool:
     return any(problem.message.startswith("the disk is full") for problem in error.problems)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

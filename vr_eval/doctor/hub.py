@@ -7,15 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-import httpx
-from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub import HfApi, constants, get_session, get_token
 
-from vr_eval.doctor.needs import WEIGHTS, Need
+from vr_eval.doctor.needs import WEIGHTS, Need, unread
 
 TIMEOUT_S = 4.0
 """Longest wait for one answer of the hub."""
-UNUSED = (".h5", ".msgpack", ".onnx", ".ot", ".gguf", ".tflite", ".pth", ".pt")
-"""Files of weights in formats that we do not read."""
 
 T = TypeVar("T")
 
@@ -42,7 +39,7 @@ def look() -> Hub:
     endpoint, token = constants.ENDPOINT, get_token() is not None
     if constants.HF_HUB_OFFLINE:
         return Hub("offline", endpoint, "HF_HUB_OFFLINE is set", token)
-    answer = in_time(lambda: httpx.head(endpoint, timeout=TIMEOUT_S))
+    answer = in_time(lambda: get_session().head(endpoint, timeout=TIMEOUT_S))
     if isinstance(answer, Exception):
         return Hub("unreachable", endpoint, _first_line(answer), token)
     return Hub("reached", endpoint, "", token)
@@ -83,8 +80,7 @@ def _files(need: Need) -> list[tuple[str, int | None]]:
 def chosen(files: Sequence[tuple[str, int | None]]) -> list[tuple[str, int | None]]:
     """Of a model's files with sizes those that are read."""
     best = next((suffix for suffix in WEIGHTS if any(name.endswith(suffix) for name, _ in files)), "")
-    others = (*UNUSED, *(suffix for suffix in WEIGHTS if suffix != best))
-    return [(name, size) for name, size in files if not name.endswith((*others, *(f"{s}.index.json" for s in others)))]
+    return [(name, size) for name, size in files if not name.endswith(unread(best))]
 
 
 def _stated(need: Need) -> int | None:

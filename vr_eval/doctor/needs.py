@@ -14,6 +14,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from vr_eval.adapters.data import data_cache
+from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.official import SUITES
 from vr_eval.config.recipe import Recipe, StageData
@@ -24,6 +25,8 @@ from vr_eval.runs.store import find_checkpoint
 
 WEIGHTS = (".safetensors", ".bin")
 """Formats of weights that transformers reads, the better one first."""
+UNUSED = (".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".gguf", ".tflite", ".pth", ".pt")
+"""Files of weights in formats that we do not read."""
 COMMIT_LENGTH = 40
 
 
@@ -67,11 +70,21 @@ def needs_of(grid: Grid) -> list[Need]:
         InputError: A task has no definition, or one without data.
     """
     needs = dataset_needs((task for _, task in grid.tasks), grid.tasks_path)
-    untrained = [cell for cell in grid.cells if cell.trained and find_checkpoint(cell) is None]
-    if untrained:
+    if any(cell.trained and find_checkpoint(cell) is None for cell in grid.cells):
         needs += training_needs(grid.recipe)
-    loads = untrained or any(cell.pretrained for cell in grid.cells)
-    return needs + (weight_needs([grid.spec]) if loads else [])
+    return needs + _source_needs((source, cell.backbone) for cell in grid.cells for source in _loaded(cell))
+
+
+def _loaded(cell: Cell) -> list[Source]:
+    """The models of others that are loaded to train or evaluate `cell`."""
+    checkpoint = find_checkpoint(cell)
+    if checkpoint is None:
+        return [] if cell.random_weights else list(cell.spec.sources)
+    if not cell.pretrained:
+        return []
+    # Its commit was settled when it was first used, wherever its branch has moved since.
+    manifest = _read(checkpoint / "checkpoint.json") or {}
+    return [Source(**manifest[key]) for key in ("source", "tower") if isinstance(manifest.get(key), dict)]
 
 
 def all_needs() -> list[Need]:
@@ -112,11 +125,21 @@ def _on_hub(data: StageData) -> bool:
 
 def weight_needs(backbones: Iterable[BackboneSpec]) -> list[Need]:
     """The models of the hub that `backbones` are made from, each once; a folder is there already."""
+    return _source_needs((source, spec.name) for spec in backbones for source in spec.sources)
+
+
+def _source_needs(used: Iterable[tuple[Source, str]]) -> list[Need]:
+    """What `used` names with its user, and the vision towers that cached checkpoints of the original layout name."""
     users: dict[Source, list[str]] = {}
-    for spec in backbones:
-        for source in spec.sources:
-            if not Path(source.name).is_dir():
-                users.setdefault(source, []).append(spec.name)
+    left = list(used)
+    while left:
+        source, user = left.pop(0)
+        folder = Path(source.name) if Path(source.name).is_dir() else _snapshot(source)
+        tower = (_read(folder / "config.json") or {}).get("mm_vision_tower") if folder is not None else None
+        if isinstance(tower, str) and not Path(tower).is_dir():
+            left.append((Source(tower), user))
+        if not Path(source.name).is_dir() and user not in users.setdefault(source, []):
+            users[source].append(user)
     return [
         Need("weights", source.name, source.revision, tuple(names), _weights_bytes(source))
         for source, names in users.items()
@@ -156,15 +179,36 @@ def _read(file: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
+def unread(suffix: str) -> tuple[str, ...]:
+    """Ends of the names of files that are not read of a model whose weights are in the format `suffix`."""
+    others = (*UNUSED, *(other for other in WEIGHTS if other != suffix))
+    return (*others, *(f"{other}.index.json" for other in others))
+
+
 def _weights_bytes(source: Source) -> int | None:
     """Bytes of a model's files in the cache, or None if it is not there as a whole."""
+    for suffix in WEIGHTS:
+        folder = _snapshot(source, suffix)
+        if folder is None:
+            continue
+        found = [file for file in folder.rglob("*") if file.is_file()]
+        sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in found}
+        if "config.json" in sizes and _all_shards(folder, list(sizes), suffix):
+            return sum(sizes.values())
+    return None
+
+
+def _snapshot(source: Source, suffix: str = WEIGHTS[0]) -> Path | None:
+    """The folder of a model in the cache, if nothing is missing that is read where weights are in this format.
+
+    What the hub has was written down when it was fetched; of what came in another way, any part will do.
+    """
+    ignored = [f"*{end}" for end in unread(suffix)]
     try:
-        folder = Path(snapshot_download(source.name, revision=source.revision, local_files_only=True))
+        found = snapshot_download(source.name, revision=source.revision, local_files_only=True, ignore_patterns=ignored)
     except (LocalEntryNotFoundError, ValueError, OSError):
         return None
-    files = {file.relative_to(folder).as_posix(): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
-    complete = "config.json" in files and any(_all_shards(folder, list(files), suffix) for suffix in WEIGHTS)
-    return sum(files.values()) if complete else None
+    return Path(found)
 
 
 def _all_shards(folder: Path, files: Sequence[str], suffix: str) -> bool:

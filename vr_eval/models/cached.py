@@ -7,8 +7,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub import try_to_load_from_cache
 
 from vr_eval.errors import Problem
 from vr_eval.models.manifest import DamagedError, sha256
@@ -48,10 +47,9 @@ def _snapshot(source: Source) -> Path | None:
     folder = Path(source.name)
     if folder.is_dir():
         return folder
-    try:
-        return Path(snapshot_download(source.name, revision=source.revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HfHubHTTPError, ValueError, OSError):
-        return None
+    # Any part of a snapshot will do, and the library gives whole ones only.
+    found = try_to_load_from_cache(source.name, "config.json", revision=source.revision)
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def _holds(blob: Path) -> bool:

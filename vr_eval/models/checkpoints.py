@@ -17,7 +17,7 @@ from transformers import AutoProcessor
 from vr_eval.errors import InputError, Problem
 from vr_eval.files import write_atomic
 from vr_eval.models.config import LVLMConfig
-from vr_eval.models.hub import WHOLE, arguments_of
+from vr_eval.models.hub import WHOLE, arguments_of, commits, pinned
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.manifest import FILES, MANIFEST, check_files, file_hashes, read_manifest
 from vr_eval.models.processor import Processor
@@ -47,10 +47,22 @@ def save_checkpoint(
 def save_reference(source: Source, folder: Path, manifest: dict[str, Any]) -> None:
     """Make `folder` the checkpoint of a model that is `source` itself: it says so, and holds no weights.
 
-    `manifest` may name the chat `template` for a source that brings none.
+    From then on it is the commit that its branch stands for now. `manifest` may name the chat `template` for a source
+    that brings none.
+
+    Raises:
+        InputError: there is no such model.
     """
+    from vr_eval.models.pretrained import named_tower
+
+    tower = named_tower(source)
+    parts = {"source": source, **({"tower": tower} if tower is not None else {})}
+    content = {
+        **manifest,
+        **{key: dataclasses.asdict(pinned(part)) for key, part in parts.items()},
+        "sources": commits(parts.values()),
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    content = {**manifest, "source": dataclasses.asdict(source)}
     write_atomic(folder / MANIFEST, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
@@ -94,10 +106,11 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
             )
         )
     loading = loading or Loading()
-    if "source" in manifest:
+    source = _part(folder, manifest, "source")
+    if source is not None:
         from vr_eval.models.pretrained import load_pretrained
 
-        return load_pretrained(_reference(folder, manifest), loading, template=manifest.get("template"))
+        return load_pretrained(source, loading, _part(folder, manifest, "tower"), manifest.get("template"))
     check_files(folder, manifest)
     arguments = arguments_of(loading, WHOLE)
     try:
@@ -114,12 +127,12 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
     return model.eval(), processor
 
 
-def _reference(folder: Path, manifest: dict[str, Any]) -> Source:
-    """The model that a checkpoint without weights stands for."""
+def _part(folder: Path, manifest: dict[str, Any], key: str) -> Source | None:
+    """What a checkpoint without weights stands for: its `source`, or the `tower` of an original one."""
     try:
-        return Source(**manifest["source"])
+        return Source(**manifest[key]) if key in manifest else None
     except TypeError as error:
-        problem = Problem(f"the manifest is damaged: {error}", str(folder / MANIFEST), key="source")
+        problem = Problem(f"the manifest is damaged: {error}", str(folder / MANIFEST), key=key)
         raise InputError(problem) from None
 
 

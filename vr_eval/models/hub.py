@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import torch
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -17,13 +18,16 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
+    RevisionResolutionError,
+    XetDownloadError,
 )
 from safetensors import SafetensorError
 from transformers import BitsAndBytesConfig
 from transformers.utils import logging
 
-from vr_eval.errors import InputError, Problem, nearest
+from vr_eval.errors import InputError, Problem, causes, nearest
 from vr_eval.models.cached import check_cached
+from vr_eval.models.connection import steady
 from vr_eval.models.spec import ATTENTIONS, BITS, DTYPES, Loading, Source
 from vr_eval.places import not_writable
 
@@ -90,6 +94,38 @@ def quiet_loading() -> None:
     logging.set_verbosity_error()
 
 
+_COMMITS: dict[Source, str] = {}
+_REASONS = (SafetensorError, OSError, ValueError, KeyError, ImportError, RuntimeError)
+
+
+def commit_of(source: Source) -> str | None:
+    """The commit that a model's branch or tag stands for, the same one as long as this process lives.
+
+    None for a folder, and where neither the hub nor its cache says it.
+    """
+    if Path(source.name).is_dir():
+        return None
+    if source not in _COMMITS:
+        try:
+            found = HfApi().resolve_revision(source.name, revision=source.revision)
+        except (RevisionResolutionError, OSError, ValueError, httpx2.HTTPError):
+            return None  # loading it says why
+        _COMMITS[source] = found.resolved
+    return _COMMITS[source]
+
+
+def pinned(source: Source) -> Source:
+    """`source` at its commit, so that all its files are of one; as it is where none is known."""
+    commit = commit_of(source)
+    return source if commit is None else Source(source.name, commit)
+
+
+def commits(sources: Iterable[Source]) -> dict[str, str]:
+    """The commits of those of `sources` that have one."""
+    found = {str(source): commit_of(source) for source in sources}
+    return {name: commit for name, commit in found.items() if commit is not None}
+
+
 @contextmanager
 def explained(source: Source, what: str = "the model") -> Iterator[None]:
     """Turn what transformers and the hub raise into one message about `source`; its files in the cache are checked.
@@ -97,19 +133,20 @@ def explained(source: Source, what: str = "the model") -> Iterator[None]:
     Raises:
         InputError: `what` cannot be found, reached or read, or a file of it is damaged.
     """
+    steady()
     try:
         check_cached(source)
         yield
         check_cached(source)  # what was not there before
     except InputError:
         raise
-    except (SafetensorError, OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (*_REASONS, httpx2.HTTPError, XetDownloadError) as error:
         raise InputError(_problem(source, what, error)) from error
 
 
 def _problem(source: Source, what: str, error: BaseException) -> Problem:
     name, revision = source.name, source.revision
-    chain = list(_chain(error))
+    chain = list(causes(error))
 
     def caused_by(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in chain)
@@ -118,7 +155,8 @@ def _problem(source: Source, what: str, error: BaseException) -> Problem:
     refused = next((cause for cause in chain if isinstance(cause, PermissionError)), None)
     if refused is not None and not Path(name).is_dir():
         return not_writable(refused, constants.HF_HUB_CACHE)
-    if caused_by(GatedRepoError) or "gated repo" in text:
+    # Of what it does not have, the hub's library says that it may be "a private or gated repo".
+    if caused_by(GatedRepoError) or "access a gated repo" in text:
         hint = f"Accept its terms at https://huggingface.co/{name}, then log in with `hf auth login` or set HF_TOKEN."
         return Problem(f"{what} is gated, and there is no token that may read it", file=name, hint=hint)
     if caused_by(RevisionNotFoundError) or "is not a valid git identifier" in text:
@@ -136,14 +174,6 @@ def _problem(source: Source, what: str, error: BaseException) -> Problem:
     if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         return Problem("there is no such folder", file=name)
     return Problem(f"{what} cannot be loaded: {first}", file=name)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def refuse_others(needed: Mapping[str, tuple[bool, str]], content: Any, source: Source, projector: str) -> None:

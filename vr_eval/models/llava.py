@@ -16,7 +16,7 @@ from transformers import AutoConfig, CLIPVisionConfig, PreTrainedConfig, SiglipV
 
 from vr_eval.errors import InputError, Problem
 from vr_eval.models.config import LVLMConfig
-from vr_eval.models.hub import explained, refuse_others
+from vr_eval.models.hub import explained, pinned, refuse_others
 from vr_eval.models.internvl import MODEL_TYPE, internvl_config
 from vr_eval.models.official import decoder_renamings
 from vr_eval.models.spec import Source, Tiling
@@ -123,7 +123,7 @@ def _original(content: Mapping[str, Any], source: Source, tower: Source | None) 
         "mm_resampler_type": (not content.get("mm_resampler_type"), "no resampler"),
     }
     refuse_others(needed, content, source, "mlp")
-    tower = tower or Source(str(content["mm_vision_tower"]))
+    tower = tower or pinned(Source(str(content["mm_vision_tower"])))
     vision = tower_config(tower)
     select = int(content.get("mm_vision_select_layer", -2))
     if isinstance(vision, SiglipVisionConfig):

@@ -30,7 +30,7 @@ from transformers import (
 from vr_eval.errors import InputError, Problem
 from vr_eval.methods.mlp import PixelShuffle
 from vr_eval.models.config import LVLMConfig, side_of
-from vr_eval.models.hub import WHOLE, arguments_of, explained, torch_dtype
+from vr_eval.models.hub import WHOLE, arguments_of, explained, pinned, torch_dtype
 from vr_eval.models.internvl import internvl_tiling, reorder
 from vr_eval.models.llava import Described, describe, renamings, tower_config
 from vr_eval.models.lvlm import LVLM
@@ -64,12 +64,9 @@ def load_pretrained(
         InputError: It cannot be found or read, no chat template is known for it, or its tensors are not those of its
             configuration.
     """
-    loading = loading or Loading()
-    with explained(source, "the configuration"):
-        content, _ = PreTrainedConfig.get_config_dict(source.name, revision=source.revision)
-    if not content:
-        raise InputError(Problem("there is no config.json here", source.name))
-    described = describe(content, source, tower)
+    loading, source = loading or Loading(), pinned(source)
+    content = _content(source)
+    described = describe(content, source, pinned(tower) if tower is not None else None)
     config = described.config
     processor = _processor(described, source, template)
     config.image_token_id = processor.image_token_id
@@ -97,6 +94,24 @@ def load_pretrained(
     return model.eval(), processor
 
 
+def named_tower(source: Source) -> Source | None:
+    """The vision tower that a checkpoint of the original layout leaves elsewhere; None for one that has its own.
+
+    Raises:
+        InputError: The checkpoint cannot be found or read.
+    """
+    tower = _content(pinned(source)).get("mm_vision_tower")
+    return Source(tower) if isinstance(tower, str) else None
+
+
+def _content(source: Source) -> dict[str, Any]:
+    with explained(source, "the configuration"):
+        content, _ = PreTrainedConfig.get_config_dict(source.name, revision=source.revision)
+    if not content:
+        raise InputError(Problem("there is no config.json here", source.name))
+    return dict(content)
+
+
 def load_parts(
     spec: BackboneSpec, loading: Loading | None = None, drawing: Drawing | None = None
 ) -> tuple[PreTrainedModel, PreTrainedModel, Processor]:
@@ -113,16 +128,16 @@ def load_parts(
     assert spec.tower is not None
     assert spec.decoder is not None
     arguments = arguments_of(loading or Loading())
-    source = spec.decoder
+    source, seen = pinned(spec.decoder), pinned(spec.tower)
     with explained(source, "the decoder"):
         config = AutoConfig.from_pretrained(source.name, revision=source.revision)
     # What is small comes first: nothing heavy is loaded for a tokenizer that cannot be used.
     tokenizer = _tokenizer(source, config.model_type, spec.template)
-    images = _image_processor(spec.tower)
+    images = _image_processor(seen)
     if drawing is not None:
-        tower, decoder = drawing.tower(tower_config(spec.tower), **arguments), drawing.decoder(config, **arguments)
+        tower, decoder = drawing.tower(tower_config(seen), **arguments), drawing.decoder(config, **arguments)
     else:
-        tower = load_tower(spec.tower, **arguments)
+        tower = load_tower(seen, **arguments)
         with explained(source, "the decoder"):
             decoder = AutoModelForCausalLM.from_pretrained(source.name, revision=source.revision, **arguments)
     if spec.tiling is None:

@@ -23,6 +23,7 @@ from vr_eval.measure.parameters import parameter_counts
 from vr_eval.models.build import cell_model
 from vr_eval.models.features import FeatureStore, levels_of
 from vr_eval.models.hub import check_loading, quiet_loading
+from vr_eval.models.manifest import read_manifest
 from vr_eval.paths import PACKAGE
 from vr_eval.runs import records
 from vr_eval.runs.device import pick_device
@@ -121,13 +122,15 @@ class Session:
         }
 
 
-def _origin(checkpoint: Path | None) -> dict[str, str | None]:
+def _origin(checkpoint: Path | None) -> dict[str, Any]:
     if checkpoint is None:
-        return {"origin": "random", "path": None}
+        return {"origin": "random", "path": None, "sources": {}}
     shipped = checkpoint.is_relative_to(PACKAGE)
     # The place of a shipped one is the same in every checkout and every wheel.
     path = checkpoint.relative_to(PACKAGE.parent) if shipped else checkpoint
-    return {"origin": "shipped" if shipped else "trained", "path": str(path)}
+    # By model of the hub the commit that its weights, or those that it was trained from, are of.
+    sources = read_manifest(checkpoint).get("sources", {})
+    return {"origin": "shipped" if shipped else "trained", "path": str(path), "sources": sources}
 
 
 def task_metrics(result: TaskResult) -> dict[str, Any]:

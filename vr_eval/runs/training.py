@@ -36,6 +36,11 @@ def train_missing(cell: Cell, say: Callable[[str], None], device: str = "auto", 
         if cell.trained:
             say(f"{cell.label}: training {cell.recipe.steps} steps")
         _train(cell, folder, device, spread)
+        if cell.pretrained:
+            from vr_eval.models.manifest import read_manifest
+
+            for name, commit in read_manifest(folder)["sources"].items():
+                say(f"{name} is commit {commit[:12]} now, and stays it here: {folder}")
     return folder
 
 

@@ -12,6 +12,7 @@ from vr_eval.config.identity import checkpoint_id, checkpoint_identity
 from vr_eval.files import write_atomic
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import save_checkpoint, save_reference
+from vr_eval.models.hub import commits
 from vr_eval.models.lvlm import LVLM
 from vr_eval.processes import ALONE, Spread, is_first_process
 from vr_eval.training.sources import samples_of
@@ -67,6 +68,7 @@ def train_cell(cell: Cell, folder: Path, device: str = "auto", spread: Spread = 
         "recipe": dataclasses.asdict(recipe),
         "final_loss": {name: log[-1]["loss"] for name, log in logs.items() if log},
         "loss": {name: [[int(entry["step"]), entry["loss"]] for entry in log] for name, log in logs.items()},
+        "sources": _commits(cell),
         "train_seconds": round(time.monotonic() - started, 1),
         **({"data": found} if (found := {name: own.about for name, own in samples.items() if own.about}) else {}),
     }
@@ -76,6 +78,14 @@ def train_cell(cell: Cell, folder: Path, device: str = "auto", spread: Spread = 
     ask_as_trained(processor, recipe)
     save_checkpoint(model, processor, folder, manifest)
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _commits(cell: Cell) -> dict[str, str]:
+    """What the backbone was loaded from, to the commit: this process saw one of each."""
+    from vr_eval.models.pretrained import named_tower
+
+    tower = named_tower(cell.spec.checkpoint) if cell.spec.checkpoint is not None else None
+    return commits([*cell.spec.sources, *([tower] if tower is not None else [])])
 
 
 def _stages(cell: Cell, model: LVLM) -> list[CellStage]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from datasets import Dataset
 from PIL import Image
 
 from vr_eval.config.recipe import StageData
+from vr_eval.errors import InputError, Problem
 from vr_eval.models.reading import UnreadableImage, read_image
 from vr_eval.training.columns import encoded_images, image_files
 from vr_eval.training.llava_file import llava_records
 from vr_eval.training.tables import load_rows
 from vr_eval.training.typed import BrokenSample, Dialogue, dialogue_of, name_of, parsed
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,16 @@ class Records:
         except UnreadableImage as error:
             raise BrokenSample(str(error)) from error
 
+    @property
+    def commit(self) -> str | None:
+        """Of data of the hub the commit that they are of; None where nothing says it.
+
+        The library keeps what it prepared of a dataset in a folder that is named by it.
+        """
+        folders = {Path(file["filename"]).parent.name for file in self.rows.cache_files}
+        found = [name for name in folders if COMMIT.fullmatch(name)]
+        return found[0] if len(found) == 1 else None
+
     def identity(self) -> str:
         """Stands for the rows and all image files that they name: it changes when one is added, changed or removed.
 
@@ -90,7 +104,14 @@ def open_records(data: StageData) -> Records:
     if data.is_llava_file:
         return Records(llava_records(path, data.identity()), folder, of_json=True)
     rows, of_json = load_rows(data)
-    return Records(rows if of_json else encoded_images(rows), folder, of_json=of_json)
+    found = Records(rows if of_json else encoded_images(rows), folder, of_json=of_json)
+    revision = data.name.partition("@")[2]
+    # Without network the library gives what it prepared last, whatever revision it is asked for.
+    if COMMIT.fullmatch(revision) and found.commit not in (None, revision):
+        hint = "Fetch it where there is network: vr-eval fetch."
+        message = "the cache holds another revision of it, and the hub cannot be asked"
+        raise InputError(Problem(message, file=data.name, given=found.commit, allowed=revision, hint=hint))
+    return found
 
 
 def _state(path: bytes) -> bytes:

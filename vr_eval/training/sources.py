@@ -72,11 +72,17 @@ def _named(cell: Cell, stage: CellStage, model: LVLM, processor: Processor) -> S
         image_token_id=model.config.image_token_id,
         shown=checked.dialogues.reader.shown,
     )
+    commit = checked.dialogues.reader.records.commit
     return Samples(
         checked.dialogues,
         batches,
         checked.dialogues.lengths,
-        {"content": checked.content, "samples": len(checked.dialogues), "broken": checked.reasons()},
+        {
+            "content": checked.content,
+            **({"commit": commit} if commit is not None else {}),
+            "samples": len(checked.dialogues),
+            "broken": checked.reasons(),
+        },
         checked.as_csv() if checked.broken else None,
     )
 
