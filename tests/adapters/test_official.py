@@ -17,8 +17,9 @@ from tests.adapters.world import use
 from vr_eval.adapters import lmms, lmms_tasks
 from vr_eval.adapters.answering import CellError
 from vr_eval.adapters.lmms_tasks import load_tasks
-from vr_eval.adapters.questions import Answer, Decoding, Question
+from vr_eval.adapters.questions import Answer, Question
 from vr_eval.adapters.results import TaskResult
+from vr_eval.config.decoding import Decoding
 from vr_eval.config.official import OFFICIAL, SUITES
 from vr_eval.errors import InputError
 from vr_eval.runs.evaluate import task_metrics
@@ -77,7 +78,7 @@ def test_the_points_are_those_of_the_official_scoring(place: Path, case: Case, c
     assert metrics["official"] == pytest.approx(expected, abs=1e-3)
     assert parrot.images >= len(parrot.questions)
     for question in parrot.questions:
-        decoding = Decoding.of(question.gen_kwargs)
+        decoding = Decoding().rules(question.task, question.gen_kwargs)
         assert "max_new_tokens" in question.gen_kwargs
         assert decoding.until
     assert capfd.readouterr() == ("", "")

@@ -68,6 +68,25 @@ def test_lmms_eval_asks_another_family(root: Path, tmp_path: Path) -> None:
     assert {type(question.score) for question in result.questions} == {float}
 
 
+def test_lmms_eval_decodes_by_the_same_rules(root: Path, tmp_path: Path) -> None:
+    """`--model_args .., num_beams=3`, which win over the task, as its own `--gen_kwargs` change that."""
+    name, task = ported("llava", tmp_path).name, load_tasks([TASKS[0]])[TASKS[0]]
+
+    def said(gen: dict[str, Any], **arguments: Any) -> list[str]:
+        task.set_config(key="generation_kwargs", value=gen, update=True)
+        result = lmms.evaluate(lmms.VrEval(name, batch_size=4, **arguments), task, 6, "pretrained=x")
+        return [question.answer.text for question in result.questions]
+
+    plain = said({})
+    asked = said({"repetition_penalty": 1.7})
+    assert asked != plain
+    assert said({"repetition_penalty": 1.0}, repetition_penalty=1.7) == asked
+    assert said({"repetition_penalty": 1.7}, repetition_penalty=1) == plain
+    assert said({}, repetition_penalty=1, temperature=1.5) != said({}, repetition_penalty=1, temperature=1.5, seed=1)
+    with pytest.raises(InputError, match=r"--model_args: temperatur: unknown key .* did you mean 'temperature'"):
+        lmms.VrEval(name, temperatur=1)
+
+
 def test_llama_prompts_begin_with_their_own_token(tmp_path: Path) -> None:
     """Whether or not the template writes it, and once."""
     ours, processor = open_model(ported("llava", tmp_path).name)

@@ -99,6 +99,20 @@ def test_the_table_says_which_methods_were_never_trained(tmp_path: Path) -> None
     assert "checkpoint of the same configuration without it" in made.caption[-1]
 
 
+def test_the_report_says_how_answers_were_generated_if_the_cells_do(tmp_path: Path, records: pd.DataFrame) -> None:
+    def cells(*given: object) -> list[dict[str, object]]:
+        return [cell.columns | {"decoding": stated} for cell, stated in zip(CELLS, given, strict=False)]
+
+    assert not any("Decoding" in line for line in table(tmp_path / "old", records).caption)
+    path = write_run(tmp_path / "new", records, cells=cells({}, {}, {"temperature": 0.7}, {"odd": "<b>"}))
+    page = build(path).read_text(encoding="utf-8")
+    for text in (page, (path / "table.md").read_text(encoding="utf-8")):
+        assert text.count("Decoding: what the task asks for, else greedy and no penalties.") == 1
+        assert "Decoding: temperature 0.7; for the rest what the task asks for" in text
+    assert "<dd>What the task asks for, else greedy and no penalties.</dd>" in page
+    assert "Decoding: odd &lt;b&gt;." in page
+
+
 def test_a_mark_says_whether_the_interval_excludes_zero_and_survives_holm(run_dir: Path) -> None:
     entries = run_table(run_dir).column("baseline")
     for entry in entries[1:]:

@@ -42,6 +42,10 @@ def test_a_run_of_it_gives_records_under_its_name(root: Path) -> None:
     assert not records["failure"].any()
     about = json.loads(next(Path("runs/own/cells").glob("*/cell.json")).read_text())
     assert about["loading"]["dtype"] == "float32"
+    assert about["decoding"] == {}
+    for report in ("report.html", "table.md", "table.tex"):
+        said = (Path("runs/own") / report).read_text().lower()
+        assert "what the task asks for, else greedy and no penalties." in said
     # Its resolved file names the same cells, wherever it lies.
     assert main(["plan", "runs/own/grid.yaml"]) == 0
 

@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from vr_eval.adapters.questions import Answer, AnswerLog, Decoding, Messages, Question
+from vr_eval.adapters.questions import Answer, AnswerLog, Messages, Question
+from vr_eval.config.decoding import Decoding, Rules
 from vr_eval.errors import VrEvalError
 from vr_eval.measure.timing import finish
 from vr_eval.models.chat import Chat
 from vr_eval.models.features import FeatureStore, ImageEncoder, size_of
+from vr_eval.models.generation import drawn_by, end_tokens, generation_config, seed_of
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor
 from vr_eval.models.reading import upright
@@ -47,6 +49,8 @@ class Prepared:
 
     ids: list[int]
     images: list[Image]
+    seed: int = 0
+    """Where tokens are drawn: whatever is asked beside it, a question is answered in the same way."""
 
 
 class Answerer:
@@ -57,6 +61,8 @@ class Answerer:
         encoder: Images to features, through a store that other cells may share.
         batch_size: Questions answered at once.
         log: Keeps answers while the evaluation runs, and knows those of an earlier run.
+        decoding: How answers are generated, over what a task asks for.
+        seed: Of the cell, where tokens are drawn.
     """
 
     def __init__(
@@ -67,19 +73,25 @@ class Answerer:
         batch_size: int = 1,
         store: FeatureStore | None = None,
         log: AnswerLog | None = None,
+        decoding: Decoding | None = None,
+        seed: int = 0,
     ) -> None:
         self.model, self.processor = model, processor
         self.encoder = ImageEncoder(model, processor.image_processor, store or FeatureStore())
         self.batch_size = batch_size
         self.log = log
+        self.decoding, self.seed = decoding or Decoding(), seed
+        self._ends = end_tokens(model, processor)
         self._failures = _Failures(hopeless=True)
 
     def answer(self, questions: Sequence[Question], progress: Callable[[int], None] = lambda n: None) -> list[Answer]:
         """One answer per question, in their order; `progress` hears how many more are answered.
 
         Raises:
+            InputError: a task asks for a decoding that cannot be.
             CellError: the first `HOPELESS` questions, or all if there are fewer, failed in the same way.
         """
+        rules = {question.settings: self.decoding.rules(question.task, question.gen_kwargs) for question in questions}
         answers = {}
         for question in questions:
             kept = self.log.get(question) if self.log is not None else None
@@ -88,7 +100,7 @@ class Answerer:
         pending = [question for question in questions if question.key not in answers]
         progress(len(questions) - len(pending))
         self._failures = _Failures(hopeless=not answers)
-        for batch, answered in self._batches(pending):
+        for batch, answered in self._batches(pending, rules):
             if self.log is not None:
                 self.log.add(batch, answered)
             answers |= {question.key: answer for question, answer in zip(batch, answered, strict=True)}
@@ -96,7 +108,9 @@ class Answerer:
         self._failures.end()
         return [answers[question.key] for question in questions]
 
-    def _batches(self, questions: Sequence[Question]) -> Iterator[tuple[list[Question], list[Answer]]]:
+    def _batches(
+        self, questions: Sequence[Question], rules: Mapping[str, Rules]
+    ) -> Iterator[tuple[list[Question], list[Answer]]]:
         """Batches with their answers; while one is being answered, the next one's images are decoded."""
         ordered = sorted(questions, key=lambda q: (q.settings, -len(q.prompt), q.prompt, q.key))
         batches = []
@@ -108,27 +122,28 @@ class Answerer:
             for number, batch in enumerate(batches):
                 prepared = ahead.pop().result()
                 ahead = [pool.submit(self._prepare_all, following) for following in batches[number + 1 : number + 2]]
-                yield batch, self._answer_batch(prepared, Decoding.of(batch[0].gen_kwargs))
+                yield batch, self._answer_batch(prepared, rules[batch[0].settings])
 
     def _prepare_all(self, batch: Sequence[Question]) -> list[Prepared | Exception]:
         return [self._prepare(question) for question in batch]
 
     def _prepare(self, question: Question) -> Prepared | Exception:
         try:
-            return prepare(question.load(), self.processor, self.model)
+            prepared = prepare(question.load(), self.processor, self.model)
+            return replace(prepared, seed=seed_of(self.seed, question.key))
         except Exception as error:  # whatever a task's code or an image decoder raises is this one question's failure
             return error
 
-    def _answer_batch(self, prepared: Sequence[Prepared | Exception], decoding: Decoding) -> list[Answer]:
-        good = iter(self._generate([entry for entry in prepared if isinstance(entry, Prepared)], decoding))
+    def _answer_batch(self, prepared: Sequence[Prepared | Exception], rules: Rules) -> list[Answer]:
+        good = iter(self._generate([entry for entry in prepared if isinstance(entry, Prepared)], rules))
         return [next(good) if isinstance(entry, Prepared) else self._failed(entry) for entry in prepared]
 
-    def _generate(self, prepared: list[Prepared], decoding: Decoding) -> list[Answer]:
+    def _generate(self, prepared: list[Prepared], rules: Rules) -> list[Answer]:
         """Answers to questions of one decoding; smaller batches where one does not go through as a whole."""
         if not prepared:
             return []
         try:
-            answers = self._generate_at_once(prepared, decoding)
+            answers = self._generate_at_once(prepared, rules)
         except Exception as error:  # whatever the model raises is a failure of the questions that it raises it for
             if len(prepared) == 1:
                 return [self._failed(error)]
@@ -141,31 +156,29 @@ class Answerer:
             torch.cuda.empty_cache()
         size = math.ceil(len(prepared) / 2) if memory else 1
         parts = [prepared[start : start + size] for start in range(0, len(prepared), size)]
-        return [answer for part in parts for answer in self._generate(part, decoding)]
+        return [answer for part in parts for answer in self._generate(part, rules)]
 
-    def _generate_at_once(self, prepared: Sequence[Prepared], decoding: Decoding) -> list[Answer]:
+    def _generate_at_once(self, prepared: Sequence[Prepared], rules: Rules) -> list[Answer]:
         device, tokenizer = self.model.device, self.processor.tokenizer
         ids, mask = left_padded([entry.ids for entry in prepared], tokenizer.pad_token_id)
         vision = self.encoder.read([entry.images for entry in prepared])
-        sampling = decoding.sampling or {"do_sample": False}
         finish(device)
         started = time.perf_counter()
         generated = self.model.generate(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
-            max_new_tokens=decoding.max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            generation_config=generation_config(rules, self._ends, tokenizer.pad_token_id),
+            logits_processor=drawn_by(rules, [entry.seed for entry in prepared]),
             **vision,
-            **sampling,
         )
         finish(device)
         latency_ms = (time.perf_counter() - started) * 1000 / len(prepared)
         answers = []
         for row in generated[:, ids.shape[1] :].tolist():
-            length = row.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in row else len(row)
+            ended = (place for place, token in enumerate(row, start=1) if token in self._ends)
+            length = next(ended, len(row))
             text = tokenizer.decode(row[:length], skip_special_tokens=True)
-            answers.append(Answer(decoding.cut(text), latency_ms, length))
+            answers.append(Answer(rules.cut(text), latency_ms, length))
         return answers
 
     def _failed(self, error: Exception) -> Answer:

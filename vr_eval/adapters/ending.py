@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,15 +33,16 @@ def loud_ending() -> Iterator[None]:
         raise SystemExit(1) from error
 
 
-def check_arguments(made: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Whether `made` can be called with these arguments.
+def check_arguments(made: Callable[..., Any], given: Mapping[str, Any], others: Sequence[str] = ()) -> None:
+    """Whether `made` can be called with these arguments; `others`: names that it takes beside those of its signature.
 
     Raises:
         InputError: with every name that it does not take, and every one that it needs.
     """
-    taken = inspect.signature(made).parameters
+    own = {name: one for name, one in inspect.signature(made).parameters.items() if one.kind is not one.VAR_KEYWORD}
+    taken = [*own, *others]
     unknown = [name for name in given if name not in taken]
-    lacking = [name for name, one in taken.items() if one.default is one.empty and name not in given]
+    lacking = [name for name, one in own.items() if one.default is one.empty and name not in given]
     allowed = ", ".join(taken)
     problems = [
         Problem("unknown argument", "--model_args", key=name, allowed=allowed, nearest=nearest(name, taken))

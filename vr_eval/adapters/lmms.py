@@ -7,6 +7,7 @@ loaded model instead, call lmms-eval in this process one task at a time, and tak
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import tempfile
@@ -31,11 +32,15 @@ from vr_eval.adapters.lmms_tasks import LazyTask, quiet
 from vr_eval.adapters.official import in_points, score_units
 from vr_eval.adapters.questions import Answer, Messages, Question
 from vr_eval.adapters.results import TaskResult, scored
+from vr_eval.config.decoding import Decoding, given_decoding
 from vr_eval.models.checkpoints import open_model
 from vr_eval.models.spec import Loading
 
 REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
 """What lmms-eval's command line strips from answers by default; its Python API strips nothing."""
+
+
+_ARGUMENTS = ("pretrained", "cell", "revision", "dtype", "device_map", "attention", "bits", "seed")
 
 
 class VrEval(lmms):
@@ -62,22 +67,27 @@ class VrEval(lmms):
         batch_size: int | str = 1,
         max_batch_size: int | None = None,
         device: str | None = None,
+        seed: int = 0,
+        **decoding: Any,
     ) -> None:
         """What `--model_args` may hold. `cell` is used for nothing: lmms-eval's caches are keyed by these arguments.
 
         `pretrained` is a checkpoint's folder, or a LLaVA or InternVL one in a folder or on the hub (at `revision`); the
-        others say how it is loaded (`vr_eval.models.spec.Loading`).
+        others say how it is loaded (`vr_eval.models.spec.Loading`) and how answers are generated: `temperature` and all
+        other keys of `decoding` in a grid file, which win over what a task asks for (and over `--gen_kwargs`, which
+        change that); `seed` counts where tokens are drawn.
 
         Raises:
-            InputError: there is no such checkpoint, or it cannot be loaded.
+            InputError: there is no such checkpoint, it cannot be loaded, or an argument is unknown or does not fit.
         """
+        rules = given_decoding(decoding, "--model_args", _ARGUMENTS)
         size = (max_batch_size or 32) if str(batch_size).startswith("auto") else int(batch_size)
         loading = Loading(dtype, device_map, attention, bits)
         model, processor = open_model(pretrained, revision, loading)
         model.to_inference()
         if not loading.placed:
             model.to(_device(device))
-        self._start(Answerer(model, processor, batch_size=size))
+        self._start(Answerer(model, processor, batch_size=size, decoding=rules, seed=seed))
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> VrEval:
@@ -85,7 +95,7 @@ class VrEval(lmms):
         given: dict[str, Any] = simple_parse_args_string(arg_string)
         given |= {name: value for name, value in (additional_config or {}).items() if value is not None}
         with loud_ending():
-            check_arguments(cls, given)
+            check_arguments(cls, given, [field.name for field in dataclasses.fields(Decoding)])
             made = cls(**given)
         made.ending = loud_ending
         return made

@@ -16,44 +16,6 @@ from typing import Any, Protocol
 Messages = list[dict[str, Any]]
 """Chat messages of Hugging Face's shape; images are `{"type": "image", "image": PIL.Image.Image}`."""
 
-DEFAULT_NEW_TOKENS = 128
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How an answer is generated.
-
-    Attributes:
-        max_new_tokens: Longest answer.
-        until: The answer ends before the first of these texts.
-        sampling: Arguments of `generate` beyond greedy search; empty for greedy search.
-    """
-
-    max_new_tokens: int
-    until: tuple[str, ...]
-    sampling: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, kwargs: Mapping[str, Any]) -> Decoding:
-        """From a task's `generation_kwargs`; keys that are not about decoding (image_aspect_ratio) are passed over."""
-        until = kwargs.get("until") or ()
-        until = (until,) if isinstance(until, str) else until
-        temperature = kwargs.get("temperature") or 0
-        sampling: dict[str, Any] = {}
-        if kwargs.get("do_sample", temperature > 0) and temperature > 0:
-            sampling = {"do_sample": True, "temperature": float(temperature)}
-            sampling |= {name: kwargs[name] for name in ("top_p", "top_k") if kwargs.get(name) is not None}
-        if (kwargs.get("num_beams") or 1) > 1:
-            sampling["num_beams"] = int(kwargs["num_beams"])
-        tokens = int(kwargs.get("max_new_tokens") or DEFAULT_NEW_TOKENS)
-        return cls(tokens, tuple(text for text in until if text), sampling)
-
-    def cut(self, text: str) -> str:
-        """`text` up to the first stop text."""
-        for stop in self.until:
-            text = text.split(stop)[0]
-        return text
-
 
 @dataclass(frozen=True)
 class Question:

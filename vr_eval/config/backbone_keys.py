@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vr_eval.config.fields import FieldInfo, described
 from vr_eval.methods.registry import of_seam
+from vr_eval.models.chat_templates import TEMPLATES
 from vr_eval.models.spec import DTYPES, SCHEMES
 
 FROM = FieldInfo("the backbone that everything left out is taken from", example="from: llava_next_vicuna_7b")
@@ -50,6 +51,12 @@ class DescribedBackbone:
         "", "projector that the checkpoint was trained with", choices=of_seam("projector"), default_note=_PRESET
     )
     own_ratio: int = described(0, "ratio that it was trained with", minimum=1, maximum=1_000_000, default_note=_PRESET)
+    template: str | None = described(
+        None,
+        "chat template where the weights bring none that shows images; null to tell it from the tokenizer",
+        choices=tuple(TEMPLATES),
+        default_note=_PRESET,
+    )
     dtype: str = described("", "in which weights are loaded to be evaluated", choices=DTYPES, default_note=_PRESET)
 
 

@@ -13,6 +13,7 @@ import yaml
 from vr_eval import paths
 from vr_eval.config.backbone import described_row
 from vr_eval.config.cell import Cell
+from vr_eval.config.decoding import Decoding
 from vr_eval.config.document import MAX_BYTES, Dumper, Node, Problems, override, parse
 from vr_eval.config.expand import expand, find_baseline
 from vr_eval.config.parse import apply_overrides, read_grid_file
@@ -39,6 +40,7 @@ class Grid:
         cells: Every configuration with every seed; seeds of one configuration stand together.
         baseline: The cell that differences are taken to, with the first seed; ``None`` if the file names none.
         recipe: How all cells are trained.
+        decoding: How all cells' answers are generated.
         limit: First questions of each task; ``None`` for all.
         batch_size: Questions answered at once.
         source: The file, as the user named it.
@@ -59,6 +61,7 @@ class Grid:
     source: str = dataclasses.field(compare=False)
     loading: Loading = dataclasses.field(default_factory=Loading)
     tasks_path: tuple[str, ...] = ()
+    decoding: Decoding = dataclasses.field(default_factory=Decoding)
     recipe_line: int | None = dataclasses.field(default=None, compare=False)
 
     @property
@@ -101,6 +104,8 @@ class Grid:
         content["recipe"] = dataclasses.asdict(self.recipe)
         if self.random_weights:
             content["random_weights"] = True
+        if self.decoding.stated:
+            content["decoding"] = self.decoding.stated
         if self.limit is not None:
             content["limit"] = self.limit
         content["batch_size"] = self.batch_size
@@ -178,6 +183,7 @@ def load_grid(
         limit=file.limit,
         batch_size=file.batch_size,
         source=source,
+        decoding=file.decoding,
         loading=dataclasses.replace(spec.loading, **(loading or {})),
         tasks_path=file.tasks_path,
         recipe_line=root.entries["recipe"].line if "recipe" in root.entries else None,

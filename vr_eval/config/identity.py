@@ -62,6 +62,8 @@ def cell_identity(cell: Cell, grid: Grid) -> dict[str, Any]:
         "methods": _methods(cell, trainable=False),
         "tasks": sorted([task, task_version(task, grid.tasks_path)] for _, task in grid.tasks),
         "limit": grid.limit,
+        # Before there were rules for all, backbones with sources went by those of their checkpoints.
+        **({"decoding": grid.decoding.stated} if grid.decoding.stated or cell.spec.sources else {}),
         **({"loading": {"dtype": loading.dtype, "bits": loading.bits}} if rounded else {}),
     }
 

@@ -17,7 +17,7 @@ def read_keys(owner: type, node: Node, place: str, problems: Problems, others: S
     Args:
         owner: Every field is a key.
         node: The mapping.
-        place: Its key, for messages.
+        place: Its key, for messages; empty for the whole document.
         problems: Where to report.
         others: Further keys that it may have; the caller reads them.
     """
@@ -26,7 +26,7 @@ def read_keys(owner: type, node: Node, place: str, problems: Problems, others: S
         problems.add(node, place, "must be a mapping", given=node.plain, allowed=", ".join(names))
     values: dict[str, Any] = {}
     for name, item in node.entries.items():
-        key = f"{place}.{name}"
+        key = f"{place}.{name}" if place else name
         if name not in names:
             problems.add(item, key, "unknown key", allowed=", ".join(names), nearest=nearest(name, names))
         elif name not in others:

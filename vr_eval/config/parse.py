@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from vr_eval.config.backbone import read_backbone
+from vr_eval.config.decoding import read_decoding
 from vr_eval.config.document import MAX_BYTES, NO_PATH, Node, Problems, beside, drop, override, parse
 from vr_eval.config.fields import checked
 from vr_eval.config.recipe import Recipe
@@ -21,7 +22,7 @@ from vr_eval.models.backbones import BackboneSpec
 from vr_eval.paths import resource
 
 # How many parts a key of --set has below its first: the rest is one key, dots and all (`grid.vision_remember.scope`).
-_LEVELS = {"grid": 1, "baseline": 1, "recipe": 1, "options": 2, "backbone": 2}
+_LEVELS = {"grid": 1, "baseline": 1, "recipe": 1, "options": 2, "backbone": 2, "decoding": 1}
 # What stands in for others: setting one on the command line drops the file's others.
 _INSTEAD_OF = {
     "suites": ("tasks",),
@@ -31,7 +32,7 @@ _INSTEAD_OF = {
     "backbone.decoder": ("backbone.checkpoint",),
 }
 # Where null means the same as leaving the key out.
-_MAY_BE_NULL = ("suites", "tasks", "tasks_path", "baseline", "limit")
+_MAY_BE_NULL = ("suites", "tasks", "tasks_path", "baseline", "decoding", "limit")
 
 
 def apply_overrides(root: Node, overrides: Iterable[str], problems: Problems) -> Node:
@@ -98,6 +99,8 @@ def read_grid_file(root: Node, problems: Problems) -> tuple[GridFile, BackboneSp
         given["baseline"] = read_row(entries["baseline"], "baseline", spec, problems)
     if "recipe" in entries:
         given["recipe"] = _recipe(entries["recipe"], problems)
+    if "decoding" in entries:
+        given["decoding"] = read_decoding(entries["decoding"], problems)
     if "options" in entries:
         given["options"] = read_options(entries["options"], problems)
     if "exclude" in entries and "grid" not in entries:

@@ -97,6 +97,7 @@ class Plan:
             "seeds": list(self.grid.seeds),
             "tasks": [{"suite": suite, "task": task} for suite, task in self.grid.tasks],
             "limit": self.grid.limit,
+            "decoding": self.grid.decoding.stated,
             "recipe": asdict(self.grid.recipe),
             "cells": [asdict(cell) for cell in self.cells],
             "train_seconds": self.train_seconds,
@@ -129,6 +130,7 @@ class Plan:
                 f"{len(self.cells)} cells: {done} answered, {to_train} checkpoints to train "
                 f"({grid.recipe.steps} steps each)",
                 *self._questions(),
+                f"decoding: {grid.decoding}",
                 *(self._training_data() if to_train else ()),
                 self._estimate(),
             ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vr_eval.config.backbone_keys import FROM, TILING, DescribedBackbone, DescribedTiling
+from vr_eval.config.decoding import Decoding
 from vr_eval.config.document import Node
 from vr_eval.config.fields import FieldInfo, allowed_of, described, info_of
 from vr_eval.config.frozen import FrozenDict
@@ -105,6 +106,12 @@ class GridFile:
         "results are marked and never meet real ones",
         example="random_weights: true",
     )
+    decoding: Decoding = described(  # noqa: RUF009 - a field, like all the others
+        Decoding(),
+        "how answers are generated, for every cell alike and whatever a checkpoint's files say (keys below)",
+        example="decoding: {repetition_penalty: 1.1}",
+        default_note="what a task asks for, else greedy and no penalties",
+    )
     limit: int | None = described(
         None, "first questions of each task only", example="limit: 50", minimum=1, default_note="all"
     )
@@ -152,6 +159,8 @@ def document_keys(width: int = 100) -> str:
     lines += ["", "Keys of recipe:", ""]
     lines += _entry("from", _FROM, "none", "", width)
     lines += _fields(Recipe, width)
+    lines += ["", "Keys of decoding:", ""]
+    lines += _fields(Decoding, width)
     lines += ["", "Keys of backbone, where it is a mapping:", ""]
     lines += _entry("from", FROM, _REQUIRED, "", width)
     lines += _fields(DescribedBackbone, width)

@@ -25,6 +25,7 @@ from vr_eval.config.identity import checkpoint_id
 from vr_eval.errors import InputError, Problem
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.config import LVLMConfig
+from vr_eval.models.generation import only_tokens
 from vr_eval.models.hd import HDProcessor, mark_ids
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor, fitted, lvlm_processor
@@ -128,6 +129,7 @@ def build_lvlm(
     processor = lvlm_processor(AutoImageProcessor.from_pretrained(folder / TOWER), tokenizer, patch_px, cell.ratio)
     set_seed(cell.seed)
     model = assemble(lvlm_config(cell, tower, decoder, processor.image_token_id), tower, decoder)
+    model.generation_config = only_tokens(decoder.generation_config)
     return model, processor
 
 
@@ -184,6 +186,7 @@ def _on_parts(
     check_sizes(spec, config if base is None else base.config, spec.sources[-1])
     set_seed(cell.seed)
     model = LVLM(config, tower, decoder)
+    model.generation_config = only_tokens((base or decoder).generation_config)
     if base is not None:
         _start_from(model, base)
     side = cell.grid  # downsampling comes after the processor

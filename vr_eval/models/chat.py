@@ -131,7 +131,8 @@ class Chat:
 
     def _end(self, behind: str) -> str:
         """What of the text behind an answer ends it, spaces in front included; empty if nothing does."""
-        marks = [self.template.end] if self.template.end else self.tokenizer.all_special_tokens
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        marks = [self.template.end] if self.template.end else [*self.tokenizer.all_special_tokens, *added]
         text = behind.lstrip(" ")
         others = (self.tokenizer.bos_token, mark_of(self.tokenizer))
         found = [mark for mark in marks if mark not in others and text.startswith(mark)]

@@ -17,6 +17,7 @@ from transformers import AutoProcessor
 from vr_eval.errors import InputError, Problem
 from vr_eval.files import write_atomic
 from vr_eval.models.config import LVLMConfig
+from vr_eval.models.generation import only_tokens
 from vr_eval.models.hub import WHOLE, arguments_of, commits, pinned
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.manifest import FILES, MANIFEST, check_files, file_hashes, read_manifest
@@ -124,6 +125,7 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
     wrong = [f"{kind.replace('_keys', '')}: {sorted(map(str, keys))}" for kind, keys in report.items() if keys]
     if wrong:
         raise InputError(Problem("the weights do not fit the model: " + "; ".join(wrong), file=str(folder)))
+    model.generation_config = only_tokens(model.generation_config)
     return model.eval(), processor
 
 

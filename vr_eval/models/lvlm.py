@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    GenerationConfig,
     GenerationMixin,
     LogitsProcessorList,
     PreTrainedModel,
@@ -55,6 +56,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
 
     config_class = LVLMConfig
     config: LVLMConfig
+    generation_config: GenerationConfig
     base_model_prefix = ""
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
@@ -321,9 +323,25 @@ class LVLM(PreTrainedModel, GenerationMixin):
             kwargs["vision_features"] = self._held(**given)
         # Only a prompt holds images: a generated image token would ask for one.
         barred = SuppressTokensLogitsProcessor([self.config.image_token_id], self.device)
-        kwargs["logits_processor"] = LogitsProcessorList([*(kwargs.get("logits_processor") or []), barred])
+        # In front of all others: what draws a token must not draw this one.
+        kwargs["logits_processor"] = LogitsProcessorList([barred, *(kwargs.get("logits_processor") or [])])
         kwargs.setdefault("instruction_mask", torch.ones_like(input_ids, dtype=torch.bool))
         return super().generate(inputs=input_ids, **kwargs)
+
+    def _prepare_generation_config(
+        self, generation_config: GenerationConfig | None, **kwargs: Any
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        """A config that is handed in is whole: what it leaves open is the library's default, not this checkpoint's."""
+        own = self.generation_config
+        if generation_config is not None:
+            self.generation_config = GenerationConfig()
+        try:
+            prepared: tuple[GenerationConfig, dict[str, Any]] = super()._prepare_generation_config(
+                generation_config, **kwargs
+            )
+        finally:
+            self.generation_config = own
+        return prepared
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, past_key_values: Cache | None = None, **kwargs: Any

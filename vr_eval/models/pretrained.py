@@ -30,6 +30,7 @@ from transformers import (
 from vr_eval.errors import InputError, Problem
 from vr_eval.methods.mlp import PixelShuffle
 from vr_eval.models.config import LVLMConfig, side_of
+from vr_eval.models.generation import only_tokens
 from vr_eval.models.hub import WHOLE, arguments_of, explained, pinned, torch_dtype
 from vr_eval.models.internvl import internvl_tiling, reorder
 from vr_eval.models.llava import Described, describe, renamings, tower_config
@@ -86,6 +87,7 @@ def load_pretrained(
             ignore_mismatched_sizes=True,  # they are reported below, all of them
             **arguments,
         )
+    model.generation_config = only_tokens(model.generation_config)
     # Else `save_pretrained` would write the names that these weights came under.
     model._weight_conversions = None
     _complete(model, report, described, source, loading)

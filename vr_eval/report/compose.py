@@ -15,7 +15,7 @@ from vr_eval.report.notation import visible
 from vr_eval.report.samples import choose_samples, describe_choice, read_samples
 from vr_eval.report.scores import Scores, read_scores
 from vr_eval.report.source import Source, read_run
-from vr_eval.report.sources import headline_facts, machine_notes, read_sources
+from vr_eval.report.sources import decodings, headline_facts, machine_notes, read_sources
 from vr_eval.report.tables import RANDOM_WEIGHTS, Table, build_table
 from vr_eval.report.text import to_csv, to_latex, to_markdown
 
@@ -73,4 +73,4 @@ def run_table(run_dir: Path) -> Table:
 
 def _table(source: Source, scores: Scores, definition: Definition) -> Table:
     notes = (*source.notes, *machine_notes(source))
-    return build_table(scores, definition, source.name, notes, random_weights=source.random_weights)
+    return build_table(scores, definition, source.name, notes, decodings(source), random_weights=source.random_weights)

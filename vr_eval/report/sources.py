@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vr_eval.config.decoding import Decoding
 from vr_eval.report.columns import row_name
 from vr_eval.report.configurations import Configuration
 from vr_eval.report.definition import Citation, Definition
@@ -107,6 +108,10 @@ def read_sources(source: Source, scores: Scores, definition: Definition) -> Sour
             for task in scores.tasks
         ),
         cited=definition.cited,
+        definitions=(
+            *DEFINITIONS,
+            *(("Decoding", f"{words[0].upper()}{words[1:]}.", "ours") for words in decodings(source)),
+        ),
     )
 
 
@@ -128,6 +133,20 @@ def headline_facts(source: Source, scores: Scores) -> tuple[tuple[str, str], ...
         ("Machine", listing(machines(source))),
     ]
     return tuple((name, visible(value, 120)) for name, value in facts if value)
+
+
+def decodings(source: Source) -> list[str]:
+    """How the answers of the records were generated, each way once; cells from before that was recorded do not say."""
+    answered = set(source.records["cell_id"])
+    given = [cell.get("decoding") for name, cell in source.cells.items() if name in answered]
+    return list(dict.fromkeys(_decoding(stated) for stated in given if isinstance(stated, Mapping)))
+
+
+def _decoding(stated: Mapping[str, Any]) -> str:
+    try:
+        return str(Decoding(**stated))
+    except (TypeError, ValueError):  # of another version
+        return visible(listing([f"{name} {value}" for name, value in stated.items()], len(stated)), 300)
 
 
 def machines(source: Source) -> list[str]:

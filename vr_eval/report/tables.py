@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vr_eval.methods.registry import METHODS
@@ -52,9 +53,19 @@ class Table:
 
 
 def build_table(
-    scores: Scores, definition: Definition, title: str, notes: tuple[str, ...] = (), *, random_weights: bool = False
+    scores: Scores,
+    definition: Definition,
+    title: str,
+    notes: tuple[str, ...] = (),
+    decodings: Sequence[str] = (),
+    *,
+    random_weights: bool = False,
 ) -> Table:
-    """The table of all configurations. Columns that say the same in every row go into the caption."""
+    """The table of all configurations. Columns that say the same in every row go into the caption.
+
+    Args:
+        decodings: How answers were generated, in words.
+    """
     built = [column for key in definition.columns for column in build_column(key, scores, definition)]
     if len(scores.suites) == 1:
         built = [(column, entries) for column, entries in built if column.key != "average"]
@@ -74,7 +85,11 @@ def build_table(
         title=visible(f"{title} (random weights)" if random_weights else title, 120),
         columns=tuple(column for column, _ in shown),
         rows=rows,
-        caption=(*_caption(scores, shown, hidden), *_training_free(scores, definition)),
+        caption=(
+            *_caption(scores, shown, hidden),
+            *_training_free(scores, definition),
+            *(f"Decoding: {words}." for words in decodings),
+        ),
         notes=(*([RANDOM_WEIGHTS] * random_weights), *(visible(note) for note in notes), *_notes(scores)),
         random_weights=random_weights,
     )

@@ -73,7 +73,15 @@ class Session:
             model.to(self.device)
         costs = {"parameters": parameters, "prefill": prefill_flops(model).to_dict()}
         journal = Journal(folder.journal)
-        answerer = Answerer(model, processor, batch_size=self.batch_size, store=self.store, log=journal)
+        answerer = Answerer(
+            model,
+            processor,
+            batch_size=self.batch_size,
+            store=self.store,
+            log=journal,
+            decoding=self.grid.decoding,
+            seed=cell.seed,
+        )
         lm = VrEval.around(answerer)
         lm.progress = progress
         name = cell_id(cell, self.grid)
@@ -108,6 +116,7 @@ class Session:
             "evaluate_seconds": round(seconds, 1),
             "batch_size": self.batch_size,
             "device": str(self.device),
+            "decoding": self.grid.decoding.stated,
             "loading": dataclasses.asdict(self.grid.loading),
             "environment": self.environment,
         }
