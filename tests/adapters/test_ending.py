@@ -61,6 +61,9 @@ def test_a_checkpoint_that_cannot_be_loaded_ends_with_2_and_our_message(
         ("pretraned=x", "did you mean 'pretrained'?"),
         ("cell=x", "pretrained: must be given"),
         ("pretrained=x,dtype=float33", "dtype: this value does not fit"),
+        ("pretrained=x,temprature=1", "did you mean 'temperature'?"),
+        ("pretrained=x,top_k=-1", "top_k: this value does not fit"),
+        ("pretrained=x,num_beams=2,temperature=0.5", "num_beams: a beam search draws nothing"),
     ],
 )
 def test_arguments_that_are_none_do_so_too(
