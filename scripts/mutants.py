@@ -52,6 +52,13 @@ TESTS = {
     "stats.py": "stats",
     "adapters/answering.py": "adapters/answering adapters/ending adapters/real_backbones",
     "config/identity.py": "config/identity shipped",
+    "models/reading.py": "models/reading",
+    "training/typed.py": "training/typed training/columns",
+    "training/columns.py": "training/columns training/checked",
+    "training/llava_file.py": "training/llava_file training/typed",
+    "training/records.py": "training/columns training/llava_file training/checked",
+    "training/tables.py": "training/columns training/llava_file",
+    "probes/data/": "probes/data",
 }
 """Modules under vr_eval by the beginning of their path (the first that fits counts), and their tests, quick ones
 first: `methods/sva` is tests/methods/test_sva.py."""

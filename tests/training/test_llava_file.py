@@ -65,6 +65,19 @@ def test_other_encodings_are_one_error(tmp_path: Path, name: str, encoding: str)
         opened(tmp_path, WRITTEN[name].encode(encoding), name)
 
 
+def test_the_image_files_that_records_name_are_noticed(tmp_path: Path) -> None:
+    odd = [{**sample(0), "image": ["a\0b", "x" * 5000]}, {**sample(1), "image": 7}, 7]
+    records = opened(tmp_path, json.dumps([*TWO, *odd]).encode())
+    seen = {records.identity()}
+    for name in ("0.png", "1.png"):
+        (tmp_path / name).write_bytes(b"")
+        seen.add(records.identity())
+    assert records.identity() in seen
+    assert len(seen) == 3
+    (tmp_path / "2.png").write_bytes(b"")  # which no record names
+    assert records.identity() in seen
+
+
 def test_a_list_is_no_file_of_lines_whatever_was_kept_of_it(tmp_path: Path) -> None:
     assert len(opened(tmp_path, WRITTEN["data.json"].encode())) == 2
     with pytest.raises(InputError, match=r"data\.jsonl:1: cannot be read"):

@@ -80,6 +80,40 @@ def test_a_list_for_each_key_is_the_same_conversation() -> None:
 
 
 @pytest.mark.parametrize(
+    ("who", "turns"),
+    [
+        ("hghg", 2),
+        ("ghg", 1),
+        ("hgh", 1),
+        ("sghgh", 1),
+        ("", "the conversation is empty"),
+        ("gh", "the conversation is empty"),
+        ("s", "the conversation is empty"),
+        ("hhgg", "questions and answers do not alternate"),
+        ("hgg", "questions and answers do not alternate"),
+        ("hshg", "questions and answers do not alternate"),
+    ],
+)
+def test_whole_turns_are_taken_from_between_the_ends(who: str, turns: int | str) -> None:
+    names = {"h": "human", "g": "gpt", "s": "system"}
+    given = {"conversations": [{"from": names[one], "value": f"{one}{place}"} for place, one in enumerate(who)]}
+    if isinstance(turns, str):
+        with pytest.raises(BrokenSample, match=turns):
+            dialogue_of(given)
+        return
+    found = dialogue_of(given)
+    assert len(found.turns) == turns
+    assert all(question[0] == "h" and answer[0] == "g" for question, answer in found.turns)
+    assert found.system == ("s0" if who[0] == "s" else "")
+
+
+def test_an_answer_must_say_something_and_a_question_need_not() -> None:
+    assert dialogue_of(record(conversations=said("", "that"))).turns == (("", "that"),)
+    with pytest.raises(BrokenSample, match="an answer is empty"):
+        dialogue_of(record(conversations=said("what?", " \n")))
+
+
+@pytest.mark.parametrize(
     ("given", "name"),
     [("a", "a"), (7, "7"), (None, "3"), ("", "3"), (True, "3"), ([1], "3"), ({"a": 1}, "3"), ("\ud83d!", "\\ud83d!")],
 )
