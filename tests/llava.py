@@ -65,6 +65,18 @@ ONEVISION_TEMPLATE = (
 )
 """In the form of LLaVA-OneVision's port."""
 PX, PATCH, GRID = 24, 4, 6
+SIZES_OF_SPEC: dict[str, Any] = {
+    "grid": GRID,
+    "image_px": PX,
+    "patch_px": PATCH,
+    "tower_depth": 4,
+    "tower_width": 16,
+    "tower_heads": 2,
+    "select_layer": 3,
+    "decoder_depth": 4,
+    "decoder_width": 32,
+}
+"""What a `BackboneSpec` states of the tiny checkpoints here."""
 SQUARE = {"height": PX, "width": PX}
 NEXT_POINTS = [[PX, 2 * PX], [2 * PX, PX], [2 * PX, 2 * PX], [3 * PX, PX], [PX, 3 * PX]]
 ONEVISION_POINTS = [[PX * rows, PX * columns] for rows in range(1, 7) for columns in range(1, 7)]
@@ -233,15 +245,7 @@ def tiny_preset(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
     tiny = dataclasses.replace(
         preset,
         checkpoint=source,
-        grid=GRID,
-        image_px=PX,
-        patch_px=PATCH,
-        tower_depth=4,
-        tower_width=16,
-        tower_heads=2,
-        select_layer=3,
-        decoder_depth=4,
-        decoder_width=32,
+        **SIZES_OF_SPEC,
         tiling=Tiling(tuple((y, x) for y, x in NEXT_POINTS)),
     )
     monkeypatch.setitem(BACKBONES, preset.name, tiny)

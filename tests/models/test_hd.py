@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.llava import GRID, PATCH, PX, SIZES, asked, image, original, ported, tokenizer
+from tests.llava import PX, SIZES, SIZES_OF_SPEC, asked, image, original, ported, tokenizer
 from tests.models.test_tiles import sizes_of
 from vr_eval.config.cell import Cell
 from vr_eval.config.recipe import Recipe
@@ -119,15 +119,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         LLAVA_HD_VICUNA_7B,
         tower=Source(str(tmp_path / "clip")),
         decoder=Source(str(tmp_path / "decoder")),
-        grid=GRID,
-        image_px=PX,
-        patch_px=PATCH,
-        tower_depth=4,
-        tower_width=16,
-        tower_heads=2,
-        select_layer=3,
-        decoder_depth=4,
-        decoder_width=32,
+        **SIZES_OF_SPEC,
         tiling=Tiling.tokenpacker_hd(PX),
     )
     monkeypatch.setitem(BACKBONES, spec.name, spec)

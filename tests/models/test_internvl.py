@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
-from tests.internvl import GRID, MOST, PATCH, PX, asked, internvl
-from tests.llava import SIZES, image
+from tests.internvl import MOST, PX, asked, internvl
+from tests.llava import SIZES, SIZES_OF_SPEC, image
 from tests.models.test_tiles import sizes_of
 from vr_eval.config.cell import Cell
 from vr_eval.config.recipe import Recipe
@@ -105,15 +105,7 @@ def tiny(source: Source, monkeypatch: pytest.MonkeyPatch) -> Source:
     spec = dataclasses.replace(
         BACKBONES[NAME],
         checkpoint=source,
-        grid=GRID,
-        image_px=PX,
-        patch_px=PATCH,
-        tower_depth=4,
-        tower_width=16,
-        tower_heads=2,
-        select_layer=4,
-        decoder_depth=4,
-        decoder_width=32,
+        **SIZES_OF_SPEC | {"select_layer": 4},
         tiling=Tiling.internvl(PX, MOST),
     )
     monkeypatch.setitem(BACKBONES, NAME, spec)

@@ -21,7 +21,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from tests.llava import GRID, NEXT_POINTS, PATCH, PX, SQUARE, image, ported, vision
+from tests.llava import NEXT_POINTS, PX, SIZES_OF_SPEC, SQUARE, image, ported, vision
 from vr_eval.adapters.answering import Answerer, prepare
 from vr_eval.adapters.questions import Question
 from vr_eval.config.cell import Cell
@@ -90,15 +90,7 @@ def registered(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Back
         preset,
         tower=tower(folder / "clip"),
         decoder=decoder(kind, folder / kind),
-        grid=GRID,
-        image_px=PX,
-        patch_px=PATCH,
-        tower_depth=4,
-        tower_width=16,
-        tower_heads=2,
-        select_layer=3,
-        decoder_depth=4,
-        decoder_width=32,
+        **SIZES_OF_SPEC,
         tiling=Tiling.tokenpacker_hd(PX) if kind == "vicuna" else tiling,
         template=preset.template if kind in PRESET else None,
     )

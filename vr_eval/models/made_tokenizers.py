@@ -67,6 +67,7 @@ INTERNVL_TEMPLATE = (
     "{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+_LLAMA = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 INTERNVL_TOKENS = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",
@@ -147,36 +148,19 @@ def _llama3(folder: Path) -> None:
 
 def _vicuna(folder: Path) -> None:
     """A sentencepiece model with bytes for what it does not know; no chat template, padding is the unknown token."""
-    (folder / "tokenizer.model").write_bytes(_sentencepiece())
-    _config(
-        folder,
-        tokenizer_class="LlamaTokenizer",
-        legacy=True,
-        add_bos_token=True,
-        add_eos_token=False,
-        bos_token=_token("<s>"),
-        eos_token=_token("</s>"),
-        unk_token=_token("<unk>"),
-        pad_token="<unk>",
-        clean_up_tokenization_spaces=False,
-    )
+    named = {name: _token(token) for name, token in _LLAMA.items()}
+    _llama(folder, **named, pad_token="<unk>", clean_up_tokenization_spaces=False)
 
 
 def _mistral(folder: Path) -> None:
     """The same kind of model; questions stand in `[INST]`, which is plain text; no token of padding."""
+    _llama(folder, **_LLAMA, pad_token=None, chat_template=MISTRAL_TEMPLATE)
+
+
+def _llama(folder: Path, **own: Any) -> None:
     (folder / "tokenizer.model").write_bytes(_sentencepiece())
-    _config(
-        folder,
-        tokenizer_class="LlamaTokenizer",
-        legacy=True,
-        add_bos_token=True,
-        add_eos_token=False,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token=None,
-        chat_template=MISTRAL_TEMPLATE,
-    )
+    kind = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": True, "add_eos_token": False}
+    _config(folder, **kind, **own)
 
 
 KINDS: dict[str, Callable[[Path], None]] = {
