@@ -151,6 +151,13 @@ def test_greys_without_a_meaning_are_refused(values: list[float], dtype: str, li
         read_image(stored(greys(values, dtype), "TIFF"))
 
 
+@pytest.mark.parametrize("most", [1.0001, 1.2, 1.99])
+def test_floats_that_went_a_little_over_one_are_not_made_black(most: float) -> None:
+    with pytest.raises(UnreadableImage, match="that may be meant from 0 to 1 or from 0 to 255"):
+        read_image(stored(greys([0, 0.5, most], "f4"), "TIFF"))
+    assert shown(greys([0, 1, 2], "f4")) == [0, 1, 2]
+
+
 # --- files that are none
 
 

@@ -88,10 +88,10 @@ def upright(image: Image.Image) -> Image.Image:
 
     An alpha channel is left out, as in the official code: what is under transparent pixels is seen. Greys of more than
     8 bits are scaled: 16-bit ones from 0 to 65535, 32-bit ones likewise unless none is above 255, and floats from 0 to
-    1 unless one is above 1; then they are taken for 8-bit values.
+    1. Floats up to 255 are taken as they are; where the largest is between 1 and 2, they may be meant either way.
 
     Raises:
-        UnreadableImage: greys are negative, above 65535 or, of floats, above 255, or no numbers.
+        UnreadableImage: greys are negative, above 65535 or, of floats, 255, no numbers, or may be meant both ways.
         Exception: whatever Pillow raises of a damaged file.
     """
     if getattr(image, "is_animated", False):
@@ -105,6 +105,8 @@ def upright(image: Image.Image) -> Image.Image:
         image = _eight_bits(grey, most, 65535)
     elif image.mode == "F":  # Pillow would make values up to 1 black
         grey = np.asarray(image)
+        if 1 < grey.max(initial=0) < 2:
+            raise UnreadableImage("an image has greys that may be meant from 0 to 1 or from 0 to 255")
         image = _eight_bits(grey, 255 if grey.max(initial=0) > 1 else 1, 255)
     return image.convert("RGB")
 
