@@ -84,11 +84,15 @@ class Bed:
         content = [{"type": "image", "image": Image.fromarray(noise)}, {"type": "text", "text": words}]
         return [{"role": "user", "content": content}]
 
-    def inputs(self, model: LVLM, numbers: Sequence[int]) -> dict[str, Tensor]:
-        """Arguments of one prefill of a batch, made as the Answerer makes them."""
+    def encoder(self, model: LVLM) -> ImageEncoder:
+        """Reads the whole tower to name it, so one will do for several batches."""
+        return ImageEncoder(model, self.processor.image_processor, FeatureStore())
+
+    def inputs(self, encoder: ImageEncoder, numbers: Sequence[int]) -> dict[str, Tensor]:
+        """Arguments of one prefill of a batch of the encoder's model, made as the Answerer makes them."""
+        model = encoder.model
         prepared = [prepare(self.messages(number), self.processor, model) for number in numbers]
         ids, mask = left_padded([one.ids for one in prepared], self.processor.tokenizer.pad_token_id)
-        encoder = ImageEncoder(model, self.processor.image_processor, FeatureStore())
         given = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
         return given | encoder.read([one.images for one in prepared])
 

@@ -55,8 +55,9 @@ def _judged(worst: float, model: LVLM, cell: Cell) -> dict[str, Any]:
 def batches(bed: Bed, cell: Cell) -> dict[str, Any]:
     """The last logits of four samples in one batch, against each by itself."""
     model = bed.model(cell).to_inference()
-    alone = [model(**bed.inputs(model, [n]), logits_to_keep=1).logits[0, -1] for n in range(BATCH)]
-    together = model(**bed.inputs(model, range(BATCH)), logits_to_keep=1).logits[:, -1]
+    encoder = bed.encoder(model)
+    alone = [model(**bed.inputs(encoder, [n]), logits_to_keep=1).logits[0, -1] for n in range(BATCH)]
+    together = model(**bed.inputs(encoder, range(BATCH)), logits_to_keep=1).logits[:, -1]
     worst = max(difference(mine, own) for mine, own in zip(together, alone, strict=True))
     return _judged(worst, model, cell)
 
@@ -65,7 +66,7 @@ def batches(bed: Bed, cell: Cell) -> dict[str, Any]:
 def cache(bed: Bed, cell: Cell) -> dict[str, Any]:
     """Logits of an answer's tokens step by step with a cache, against one pass over the whole sequence without."""
     model = bed.model(cell).to_inference()
-    given = bed.inputs(model, [1, 3])
+    given = bed.inputs(bed.encoder(model), [1, 3])
     ids, mask = given.pop("input_ids"), given.pop("attention_mask")
     generator = torch.Generator().manual_seed(0)
     answer = torch.randint(5, 300, (len(ids), NEW_TOKENS), generator=generator).to(bed.device)
@@ -100,7 +101,7 @@ def flash(bed: Bed) -> dict[str, Any]:
         return {"skipped": "flash_attn is not installed"}
     cell = cell_of(bed.backbone, "avg_pool", RATIO)
     model = bed.model(cell).to_inference()
-    given, logits = bed.inputs(model, range(BATCH)), {}
+    given, logits = bed.inputs(bed.encoder(model), range(BATCH)), {}
     usual = model.language_model.config._attn_implementation
     try:
         for name in (usual, "flash_attention_2"):
@@ -171,7 +172,7 @@ def training(bed: Bed) -> dict[str, Any]:
     """One step of stage 2, decoder included, with and without activation checkpointing: the same gradients."""
     cell = cell_of(bed.backbone, "avg_pool", RATIO, refusion="vision_remember")
     model = bed.model(cell)
-    given = bed.inputs(model, [1])
+    given = bed.inputs(bed.encoder(model), [1])
     labels = given["input_ids"].masked_fill(given["input_ids"] == model.config.image_token_id, IGNORE)
     labels[:, : -NEW_TOKENS - 3] = IGNORE
     parts = stages_of(cell, model)[1].trained

@@ -41,22 +41,27 @@ def finish(device: torch.device) -> None:
 
 @torch.no_grad()
 def times(
-    calls: Mapping[str, Callable[[], object]], device: torch.device, repeats: int = REPEATS, warm_up: int = WARM_UP
+    calls: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    repeats: int = REPEATS,
+    warm_up: int = WARM_UP,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Times]:
     """Times of `calls`, which take turns, so that a change of the machine's speed meets all of them.
 
-    The first `warm_up` rounds do not count.
+    The first `warm_up` rounds do not count. `clock` gives seconds; that of the process's own time, on one thread of a
+    CPU, knows nothing of what else runs there.
     """
     measured: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(warm_up + repeats):
         # Every other round backwards: none is always the one that follows a certain other.
         for name, call in list(calls.items())[:: 1 if number % 2 else -1]:
             finish(device)
-            started = time.perf_counter()
+            started = clock()
             call()
             finish(device)
             if number >= warm_up:
-                measured[name].append((time.perf_counter() - started) * 1000)
+                measured[name].append((clock() - started) * 1000)
     return {name: Times(tuple(values)) for name, values in measured.items()}
 
 
