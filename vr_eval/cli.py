@@ -103,7 +103,10 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(command=_train)
 
     bench = commands.add_parser("bench", help="measure what the cells of a grid cost: time, parameters, GFLOPs")
-    bench.description = "Measure prefill, decode, parameters and GFLOPs of a grid's cells; trains and writes nothing."
+    bench.description = (
+        "Measure prefill, decode, parameters and GFLOPs of a grid's cells; trains, fetches and writes nothing: weights "
+        "that are not on this machine are drawn, which takes the same time."
+    )
     _add_grid(bench, limit=False)
     _add_device(bench)
     _add_loading(bench)
