@@ -217,6 +217,8 @@ def ids(made: Grid) -> list[str]:
         "tiling: null",
         "tiling: {limit: 9}",
         "select_layer: 22",
+        "template: llama3",
+        "template: null",
         "decoder_width: 128",
         "own_projector: avg_pool, own_ratio: 4",
     ],

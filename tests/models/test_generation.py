@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,11 +30,12 @@ from vr_eval.config.decoding import Decoding, Rules
 from vr_eval.config.grid import load_grid
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import load_checkpoint, save_checkpoint
-from vr_eval.models.generation import Drawn, end_tokens, generation_config
+from vr_eval.models.generation import Drawn, drawn_by, end_tokens, generation_config
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.made_tokenizers import made_tokenizer, write_tokenizer
 from vr_eval.models.pretrained import load_pretrained
 from vr_eval.models.processor import Processor
+from vr_eval.models.spec import Source
 
 WILD = {
     "do_sample": True,
@@ -44,7 +46,7 @@ WILD = {
     "no_repeat_ngram_size": 2,
     "max_length": 4096,
     "num_beams": 2,
-    "suppress_tokens": [5, 6, 7],
+    "bad_words_ids": [[token] for token in range(5, 500, 2)],
 }
 """Of the sort that published generation_config.json files hold, and worse."""
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -78,8 +80,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def loaded(published: Path) -> tuple[LVLM, Processor]:
-    from vr_eval.models.spec import Source
-
     return load_pretrained(Source(str(published)))
 
 
@@ -120,7 +120,13 @@ def test_a_trained_cell_decodes_as_the_reference_and_saves_what_is_harmless(publ
 def test_penalties_and_beams_are_the_library_s_own_and_batches_do_not_matter(loaded: tuple[LVLM, Processor]) -> None:
     model, processor = loaded
     plain = answers(model, processor)
-    for decoding in ({"repetition_penalty": 1.5}, {"num_beams": 3}, {"no_repeat_ngram_size": 2}, {"min_new_tokens": 8}):
+    for decoding in (
+        {"repetition_penalty": 1.5},
+        {"num_beams": 3},
+        {"num_beams": 3, "repetition_penalty": 1.5, "length_penalty": 2.0},
+        {"no_repeat_ngram_size": 2},
+        {"min_new_tokens": 8},
+    ):
         alone = answers(model, processor, **decoding)
         assert answers(model, processor, batch_size=4, **decoding) == alone
         assert alone != plain or "min_new_tokens" in decoding
@@ -135,6 +141,9 @@ def test_drawing_is_seeded_by_question_and_cell_and_batches_do_not_matter(loaded
     assert answers(model, processor, seed=1, temperature=1.5) != alone
     assert answers(model, processor, batch_size=6, temperature=1.5, top_k=1) == greedy
     assert answers(model, processor, temperature=1e-6) == greedy
+    alike = [dataclasses.replace(asked(0), doc_id=number) for number in range(4)]
+    found = Answerer(model, processor, decoding=Decoding(temperature=1.5)).answer(alike)
+    assert len({answer.text for answer in found}) > 1
     torch.manual_seed(1)  # drawing hangs on no state of the process
     assert answers(model, processor, batch_size=2, temperature=1.5) == alone
 
@@ -225,6 +234,23 @@ class Script(nn.Module):
             logits[number, -1, row[min(self.step, len(row) - 1)]] = 9.0
         self.step += 1
         return logits
+
+
+def test_the_token_that_stands_for_an_image_is_never_drawn(published: Path) -> None:
+    model = load_pretrained(Source(str(published)))[0]
+    vocabulary = model.language_model.lm_head.out_features
+    token = model.config.image_token_id
+    if token >= vocabulary:  # then it could not be
+        token = model.config.image_token_id = vocabulary - 1
+    model.language_model.lm_head = Script([[token]], vocabulary)
+    rules = Rules(temperature=0.1, max_new_tokens=8)
+    made = model.generate(
+        torch.tensor([[1, 2, 3]]),
+        generation_config=generation_config(rules, (), 0),
+        logits_processor=drawn_by(rules, [0]),
+    )[0, 3:].tolist()
+    assert token not in made
+    assert len(set(made)) > 1  # all others are as probable as each other
 
 
 ENDS = {"qwen2": ("<|im_end|>", "<|endoftext|>"), "llama3": ("<|eot_id|>", "<|end_of_text|>")}
