@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
+from PIL.Image import Image
 
 from vr_eval.errors import Problem
 from vr_eval.places import not_writable
@@ -26,6 +28,38 @@ def data_cache() -> Path:
     otherwise (LMMS_EVAL_DATASETS_CACHE)."""
     told = os.environ.get("LMMS_EVAL_DATASETS_CACHE", "").strip()
     return Path(told).expanduser() if told else Path(datasets.config.HF_DATASETS_CACHE)
+
+
+def document_hash(document: Any) -> str:
+    """A hash of a question's document with its images, as they are in the data; "" where one cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        for part in _parts(document):
+            digest.update(part + b"\0")
+    except Exception:  # whatever an image decoder raises is told when the question is asked
+        return ""
+    return digest.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    """What a value holds, in order; of an image its bytes, wherever they are."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("bytes"), bytes):
+            yield value["bytes"]
+        elif set(value) == {"bytes", "path"} and value["path"]:
+            yield Path(value["path"]).read_bytes()
+        else:
+            for name, entry in value.items():
+                yield str(name).encode(errors="surrogatepass")
+                yield from _parts(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _parts(entry)
+    elif isinstance(value, Image):
+        yield f"{value.mode} {value.size}".encode()
+        yield value.tobytes()
+    else:
+        yield value if isinstance(value, bytes) else repr(value).encode(errors="surrogatepass")
 
 
 def no_data(task: str, file: Path, error: Exception) -> Problem:

@@ -27,6 +27,7 @@ from loguru import logger
 
 from vr_eval.adapters import defects
 from vr_eval.adapters.answering import Answerer
+from vr_eval.adapters.data import document_hash
 from vr_eval.adapters.ending import check_arguments, loud_ending
 from vr_eval.adapters.lmms_tasks import LazyTask, quiet
 from vr_eval.adapters.official import in_points, score_units
@@ -144,9 +145,11 @@ class VrEval(lmms):
         task: str,
         split: str,
     ) -> Question:
-        return Question(
-            task, doc_id, prompt, kwargs, lambda: _messages(to_messages(self.task_dict[task][split][doc_id]))
-        )
+        def document() -> Any:
+            return self.task_dict[task][split][doc_id]
+
+        load, content = lambda: _messages(to_messages(document())), lambda: document_hash(document())
+        return Question(task, doc_id, prompt, kwargs, load, content)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         with self.ending():

@@ -27,6 +27,7 @@ class Question:
         prompt: The text that the task asks, before any chat template.
         gen_kwargs: The task's `generation_kwargs`; never changed.
         load: Gives the chat messages with their images; may raise anything.
+        content: Gives a hash of the document that it is made from; "" where there is none to give.
     """
 
     task: str
@@ -34,6 +35,7 @@ class Question:
     prompt: str
     gen_kwargs: Mapping[str, Any]
     load: Callable[[], Messages]
+    content: Callable[[], str] = lambda: ""
 
     @cached_property
     def settings(self) -> str:

@@ -6,7 +6,7 @@ Creates nothing and imports nothing heavy.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
@@ -17,6 +17,7 @@ from vr_eval.config.identity import cell_id, checkpoint_id
 from vr_eval.config.official import OFFICIAL
 from vr_eval.config.recipe import DATA
 from vr_eval.config.sizes import questions_of
+from vr_eval.config.task_content import Content, asked_again
 from vr_eval.errors import InputError, Problem
 from vr_eval.paths import PACKAGE
 
@@ -43,6 +44,7 @@ class PlannedCell:
         cached: Questions that the run directory has answers to.
         questions: Questions of all its tasks (an estimate: tasks are not opened); ``None`` if one's size is unknown.
         complete: Whether every question has an answer.
+        changed: Tasks that changed since the cell answered them, with what of them: they are asked again.
         train_seconds: Estimated; 0 if the checkpoint is there, or an earlier cell of the plan trains it. ``None`` for a
             backbone whose speed was not measured.
         evaluate_seconds: Estimated, for the questions that are not cached; ``None`` likewise.
@@ -59,6 +61,7 @@ class PlannedCell:
     cached: int
     questions: int | None
     complete: bool
+    changed: Mapping[str, str]
     train_seconds: float | None
     evaluate_seconds: float | None
 
@@ -129,6 +132,7 @@ class Plan:
                 "",
                 f"{len(self.cells)} cells: {done} answered, {to_train} checkpoints to train "
                 f"({grid.recipe.steps} steps each)",
+                *self._changed(),
                 *self._questions(),
                 f"decoding: {grid.decoding}",
                 *(self._training_data() if to_train else ()),
@@ -150,6 +154,11 @@ class Plan:
             own = [f"stage {stage} {data.template or 'as the model is asked'}" for stage, data in named.items() if data]
             first = "; a question's only image goes to its front" if self.grid.recipe.image_first else ""
             yield f"written as: {', '.join(own)}{first}"
+
+    def _changed(self) -> Iterator[str]:
+        """Tasks whose answers are not used any more."""
+        for task, what in {task: what for cell in self.cells for task, what in cell.changed.items()}.items():
+            yield f"{task}: {what} changed since it was answered; {asked_again(what)}"
 
     def _questions(self) -> Iterator[str]:
         """Where the number of questions comes from, if it is not the project's own."""
@@ -186,10 +195,14 @@ def plan_grid(grid: Grid, out: Path | None = None) -> Plan:
     if run_dir.exists() and not run_dir.is_dir():
         hint = "Choose another run directory with --out DIR."
         raise InputError(Problem("this is a file, not a run directory", file=str(run_dir), hint=hint))
+    # What runs keep builds on this package, so it cannot be imported at its top.
+    from vr_eval.runs.content import content_of
+
+    content = content_of(grid)
     planned: list[PlannedCell] = []
     training: set[str] = set()
     for cell in grid.cells:
-        one = _plan_cell(cell, grid, run_dir, training)
+        one = _plan_cell(cell, grid, run_dir, training, content)
         if one.checkpoint == "to train":
             training.add(one.checkpoint_id)
         planned.append(one)
@@ -237,8 +250,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _plan_cell(cell: Cell, grid: Grid, run_dir: Path, training: set[str]) -> PlannedCell:
-    # The store builds on this package, so it cannot be imported at its top.
+def _plan_cell(
+    cell: Cell, grid: Grid, run_dir: Path, training: set[str], content: Mapping[str, Content]
+) -> PlannedCell:
+    from vr_eval.runs.content import answers_left, changed_since
+    from vr_eval.runs.folder import CellFolder
     from vr_eval.runs.store import find_checkpoint
 
     backbone = cell.spec
@@ -248,8 +264,9 @@ def _plan_cell(cell: Cell, grid: Grid, run_dir: Path, training: set[str]) -> Pla
     if checkpoint is not None and state == "to train":
         state = "shipped" if checkpoint.is_relative_to(PACKAGE) else "trained"
     questions = _total(questions_of(task, backbone, grid.limit, grid.tasks_path) for _, task in grid.tasks)
-    folder = run_dir / "cells" / result
-    evaluated, begun = (folder / "metrics.json").is_file(), _begun(folder)
+    folder = CellFolder(run_dir / "cells" / result)
+    stale = changed_since(folder, content)
+    evaluated, begun = folder.metrics.is_file() and not stale, answers_left(folder, stale)
     cached = begun if questions is None else questions if evaluated else min(begun, questions)
     to_train = state == "to train" and name not in training
     return PlannedCell(
@@ -264,6 +281,7 @@ def _plan_cell(cell: Cell, grid: Grid, run_dir: Path, training: set[str]) -> Pla
         cached=cached,
         questions=questions,
         complete=evaluated or cached == questions,
+        changed=stale,
         train_seconds=_time(cell.recipe.steps if to_train else 0, backbone.train_seconds_per_step),
         evaluate_seconds=_time(_left(questions, cached, evaluated), backbone.eval_ms_per_question, 1 / 1000),
     )
@@ -281,14 +299,6 @@ def _left(questions: int | None, cached: int, evaluated: bool) -> int | None:
     if evaluated:
         return 0
     return None if questions is None else questions - cached
-
-
-def _begun(folder: Path) -> int:
-    """Answers in a cell's journal: its whole lines."""
-    try:
-        return (folder / "answers.jsonl").read_bytes().count(b"\n")
-    except OSError:  # not started
-        return 0
 
 
 def aligned(rows: Sequence[tuple[str, ...]], right: tuple[str, ...]) -> list[str]:

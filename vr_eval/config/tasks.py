@@ -178,3 +178,15 @@ def task_fields(path: Path, depth: int = 0) -> dict[str, Any]:
         for name in map(str, include if isinstance(include, list) else [include]):
             fields = {**task_fields((path.parent / name).resolve(), depth + 1), **fields}
     return fields
+
+
+def included_files(path: Path, depth: int = 0) -> tuple[Path, ...]:
+    """A task file and those that it includes, each once.
+
+    Raises:
+        InputError: One of them cannot be read.
+    """
+    include = task_fields(path).get("include")
+    names = include if isinstance(include, list) else [include] if isinstance(include, str) else []
+    parts = [(path.parent / str(name)).resolve() for name in names] if depth < 8 else []
+    return tuple(dict.fromkeys([path, *(one for part in parts for one in included_files(part, depth + 1))]))

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import io
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,11 @@ def image_path(run_dir: Path, task: str, cluster: str, number: int = 0, suffix: 
 def has_images(run_dir: Path, task: str, cluster: str) -> bool:
     """Whether the run keeps the images of ``cluster`` of ``task``."""
     return _kept(run_dir, task, cluster, 0) is not None
+
+
+def forget_images(run_dir: Path, task: str) -> None:
+    """Remove the images of ``task``: its data is another now."""
+    shutil.rmtree(image_path(run_dir, task, "").parent, ignore_errors=True)
 
 
 def save_images(run_dir: Path, task: str, cluster: str, images: Sequence[Image]) -> None:

@@ -26,6 +26,7 @@ from vr_eval.models.hub import check_loading, quiet_loading
 from vr_eval.models.manifest import read_manifest
 from vr_eval.paths import PACKAGE
 from vr_eval.runs import records
+from vr_eval.runs.content import content_of
 from vr_eval.runs.device import pick_device
 from vr_eval.runs.folder import CellFolder
 from vr_eval.runs.journal import Journal
@@ -40,6 +41,7 @@ class Session:
     Attributes:
         environment: Goes into every cell's `cell.json`, since later runs may continue elsewhere.
         questions: Questions of one cell.
+        local: Tasks with data on this machine.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Session:
         self.grid, self.batch_size, self.environment = grid, batch_size, environment
         self.device = pick_device(device)
         self.tasks = load_tasks([task for _, task in grid.tasks], grid.tasks_path)
+        self.local = {task for task, content in content_of(grid).items() if "data" in content}
         self.store = FeatureStore(level for cell in cells for level in levels_of(cell))
         sizes = [len(task.eval_docs) for task in self.tasks.values()]
         self.questions = sum(min(size, grid.limit or size) for size in sizes)
@@ -72,7 +75,7 @@ class Session:
         if not self.grid.loading.placed:
             model.to(self.device)
         costs = {"parameters": parameters, "prefill": prefill_flops(model).to_dict()}
-        journal = Journal(folder.journal)
+        journal = Journal(folder.journal, self.local)
         answerer = Answerer(
             model,
             processor,

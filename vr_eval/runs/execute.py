@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,13 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
 from vr_eval.config.plan import check_training_data
+from vr_eval.config.task_content import Content, asked_again
 from vr_eval.errors import InputError, Problem, VrEvalError, sanitize_terminal
 from vr_eval.files import write_atomic
 from vr_eval.models.manifest import DamagedError
 from vr_eval.places import check_all, check_data_cache, check_home, check_hub_cache, check_temporary
 from vr_eval.processes import ALONE, Spread, processes
+from vr_eval.runs.content import changed_since, content_of, renew
 from vr_eval.runs.folder import ENVIRONMENT, GRID, LOCK, CellFolder, cell_folder, check_run_dir, grid_text
 from vr_eval.runs.lock import check_free, locked
 from vr_eval.runs.progress import Progress
@@ -49,7 +51,9 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
     run_dir = out or grid.run_dir
     check_run_dir(run_dir, grid)
     check_free(run_dir / LOCK)
-    pending = [cell for cell in grid.cells if not _folder(run_dir, cell, grid).complete]
+    content = content_of(grid)
+    changed = {cell: changed_since(_folder(run_dir, cell, grid), content) for cell in grid.cells}
+    pending = [cell for cell in grid.cells if changed[cell] or not _folder(run_dir, cell, grid).complete]
     if any(find_checkpoint(cell) is None and cell.trained for cell in pending):
         check_training_data(grid)
     _check_places(pending)
@@ -57,10 +61,11 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
     with locked(run_dir / LOCK):
         check_run_dir(run_dir, grid)  # another run may have begun here meanwhile
         write_atomic(run_dir / GRID, grid_text(grid))
+        _forget(grid, run_dir, changed, content)
         failed: dict[str, _Failure] = {}
         if session is not None:
             write_atomic(run_dir / ENVIRONMENT, json.dumps(session.environment, indent=1) + "\n")
-            failed = _evaluate(session, pending, run_dir)
+            failed = _evaluate(session, pending, run_dir, content)
         else:
             Progress.say(f"all {len(grid.cells)} cells are evaluated already")
         _sort_out(run_dir, {cell_id(cell, grid) for cell in grid.cells})
@@ -140,7 +145,34 @@ class _Failure:
     exit_code: int
 
 
-def _evaluate(session: Any, pending: Sequence[Cell], run_dir: Path) -> dict[str, _Failure]:
+def _forget(
+    grid: Grid, run_dir: Path, changed: Mapping[Cell, Mapping[str, str]], content: Mapping[str, Content]
+) -> None:
+    """Say which tasks have changed, and take away what was kept of them."""
+    for task, (what, cells) in _by_task(changed).items():
+        from vr_eval.report.images import forget_images
+
+        before = f"{what} changed since {cells} of {len(grid.cells)} cells answered it"
+        Progress.say(f"{task}: {before}; {asked_again(what)}")
+        forget_images(run_dir, task)
+    for cell in grid.cells:
+        folder = _folder(run_dir, cell, grid)
+        if folder.path.is_dir():
+            renew(folder, content)
+
+
+def _by_task(changed: Mapping[Cell, Mapping[str, str]]) -> dict[str, tuple[str, int]]:
+    """What changed of each task, and how many cells answered it before."""
+    found: dict[str, tuple[str, int]] = {}
+    for of_cell in changed.values():
+        for task, what in of_cell.items():
+            found[task] = what, found.get(task, (what, 0))[1] + 1
+    return found
+
+
+def _evaluate(
+    session: Any, pending: Sequence[Cell], run_dir: Path, content: Mapping[str, Content]
+) -> dict[str, _Failure]:
     """Evaluate the cells; those that failed by label."""
     grid, progress = session.grid, Progress(len(pending))
     failed = {}
@@ -150,6 +182,7 @@ def _evaluate(session: Any, pending: Sequence[Cell], run_dir: Path) -> dict[str,
             checkpoint = None
             if not cell.random_weights:
                 checkpoint = find_checkpoint(cell) or train_missing(cell, progress.say, session.device.type)
+            renew(folder, content)
             with progress.cell(name, session.questions) as answered:
                 metrics = session.run(cell, checkpoint, folder, answered)
             progress.finished(f"{name}: {_summary(metrics)}")

@@ -46,6 +46,11 @@ class CellFolder:
         return self.path / "answers.jsonl"
 
     @property
+    def tasks(self) -> Path:
+        """What its tasks held when it was asked (`config.task_content`)."""
+        return self.path / "tasks.json"
+
+    @property
     def error(self) -> Path:
         """The traceback of a cell that failed."""
         return self.path / "error.txt"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ class Journal:
     """Answers in a file of JSON lines, one per question; an `AnswerLog`.
 
     A kill can tear the last line; lines that cannot be read are passed over. The last line on a question counts.
+
+    Data on this machine may become other data in the meantime, so the answers of `local` tasks know the content of
+    their questions, and those of others are not used.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._answers: dict[_Key, Answer] = {}
+    def __init__(self, path: Path, local: Container[str] = ()) -> None:
+        self.path, self._local = path, local
+        self._answers: dict[_Key, tuple[Answer, str]] = {}
         self._torn = False
         if path.exists():
             content = path.read_bytes()
@@ -31,13 +34,15 @@ class Journal:
                 self._read(line)
 
     def get(self, question: Question) -> Answer | None:
-        """The answer of an earlier run; None if there is none, or it failed and is to be asked again."""
-        answer = self._answers.get(question.key)
-        return answer if answer is not None and not answer.failure else None
+        """The answer of an earlier run; None if there is none, it was of another content, or it failed."""
+        answer, content = self._answers.get(question.key, (None, ""))
+        if answer is None or answer.failure or (content and content != self._content(question)):
+            return None
+        return answer
 
     def add(self, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
         """Append the answers of a batch and sync them, in one step for all. Raises OSError where the disk is full."""
-        lines = []
+        lines, added = [], {}
         for question, answer in zip(questions, answers, strict=True):
             task, doc_id, prompt = question.key
             entry = {
@@ -49,9 +54,14 @@ class Journal:
                 "new_tokens": answer.new_tokens,
                 "failure": answer.failure,
             }
-            lines.append(json.dumps(entry))
+            content = self._content(question)
+            lines.append(json.dumps({**entry, **({"content": content} if content else {})}))
+            added[question.key] = answer, content
         self._append("".join(f"{line}\n" for line in lines).encode())
-        self._answers |= {question.key: answer for question, answer in zip(questions, answers, strict=True)}
+        self._answers |= added
+
+    def _content(self, question: Question) -> str:
+        return question.content() if question.task in self._local else ""
 
     def _append(self, content: bytes) -> None:
         new = not self.path.exists()
@@ -75,4 +85,4 @@ class Journal:
             key = str(entry["task"]), int(entry["doc_id"]), str(entry["prompt"])
         except (ValueError, TypeError, KeyError, IndexError):  # torn, or none of ours
             return
-        self._answers[key] = answer
+        self._answers[key] = answer, str(entry.get("content", ""))
