@@ -11,16 +11,18 @@ from typing import Any
 
 import pytest
 import torch
+from lmms_eval.utils import load_yaml_config
 
 from tests.adapters.official_data import CASES, Case, write_official
 from tests.adapters.world import use
 from vr_eval.adapters import lmms, lmms_tasks
 from vr_eval.adapters.answering import CellError
 from vr_eval.adapters.lmms_tasks import load_tasks
+from vr_eval.adapters.official import adapted
 from vr_eval.adapters.questions import Answer, Question
 from vr_eval.adapters.results import TaskResult
 from vr_eval.config.decoding import Decoding
-from vr_eval.config.official import OFFICIAL, SUITES
+from vr_eval.config.official import OFFICIAL, SUITES, packaged_files
 from vr_eval.errors import InputError
 from vr_eval.runs.evaluate import task_metrics
 
@@ -120,6 +122,14 @@ def test_a_judge_is_asked_once_per_question_and_only_where_it_can_be(
     parrot.answers = ["mute"] * len(case.answers)
     with pytest.raises(CellError, match="gave no verdict on question 0; answers are kept"):
         lmms.evaluate(lmms.VrEval.around(parrot), task, None, "")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_a_task_goes_by_the_name_that_its_suite_knows(name: str) -> None:
+    """BLINK's packaged file is the one of its first part, under that part's name."""
+    file = packaged_files()[name]
+    changed, _ = adapted(load_yaml_config(str(file), mode="simple"), OFFICIAL[name], file)
+    assert changed["task"] == name
 
 
 def test_a_failed_question_is_no_wrong_answer(place: Path) -> None:

@@ -135,4 +135,4 @@ FAMILIES = {
 
 def data_repositories() -> list[Repository]:
     """An official task of every suite, and conversations to train on."""
-    return [*map(tables.official, tables.OF_EACH_SUITE), tables.conversations()]
+    return [*tables.official(*tables.OF_EACH_SUITE), tables.conversations()]

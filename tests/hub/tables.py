@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 from datasets import Dataset
 
-from tests.adapters.official_data import CASES, Case
+from tests.adapters.official_data import CASES
 from tests.hub.content import Repository
 from tests.llava import image
-from vr_eval.config.tasks import packaged_files, task_fields
+from vr_eval.config.official import OFFICIAL
+from vr_eval.config.tasks import packaged_files, part_configs, task_fields
 
 BY_TASK = {case.task: case for case in CASES}
 OF_EACH_SUITE = ("textvqa_val", "chartqa", "docvqa_val", "mme")
@@ -47,13 +48,24 @@ def table(id: str, parts: Parts, *, stated: bool = True) -> Repository:
     return repository
 
 
-def official(task: str) -> Repository:
-    """The dataset that lmms-eval's task reads, with the split that is asked and one that it does not need."""
-    case: Case = BY_TASK[task]
-    fields = task_fields(packaged_files()[task])
+def official(*tasks: str) -> list[Repository]:
+    """The datasets that lmms-eval's tasks read; two tasks may read two configurations of one."""
+    found: dict[str, dict[tuple[str, str], Sequence[Mapping[str, Any]]]] = {}
+    for task in tasks:
+        fields = task_fields(packaged_files()[task])
+        found.setdefault(str(fields["dataset_path"]), {}).update(_parts(task, fields))
+    return [table(id, parts) for id, parts in found.items()]
+
+
+def _parts(task: str, fields: Mapping[str, Any]) -> dict[tuple[str, str], Sequence[Mapping[str, Any]]]:
+    """The split that is asked and one that nobody needs; some have a configuration for each part, or for the images."""
+    case, spec = BY_TASK[task], OFFICIAL[task]
     config, split = fields.get("dataset_name") or "default", str(fields["test_split"])
+    if spec.parts:
+        return {(name, split): [row for row in case.rows if row["sub_task"] == name] for name in part_configs(task)}
+    images = {(spec.images, split): case.images} if spec.images else {}
     other = "train" if split != "train" else "rest"
-    return table(str(fields["dataset_path"]), {(config, other): case.rows[:1], (config, split): case.rows})
+    return {(config, other): case.rows[:1], (config, split): case.rows, **images}
 
 
 def conversations(id: str = CONVERSATIONS, count: int = 8) -> Repository:

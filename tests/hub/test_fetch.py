@@ -30,7 +30,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     weights = '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
     model = Repository("model", LARGE)
     model.commit({"config.json": "{}", "model.safetensors.index.json": weights, **shards})
-    with serving(model, official("chartqa")) as hub:
+    with serving(model, *official("chartqa")) as hub:
         world = World(tmp_path, hub)
         LLAVA.write_grid(world.work, cells=CELLS, tasks=["chartqa"], sources=f"checkpoint: {LARGE}")
         yield world

@@ -54,7 +54,8 @@ def adapted(config: Mapping[str, Any], spec: OfficialTask, file: Path) -> tuple[
     filters = [str(entry["name"]) for entry in config.get("filter_list") or ()] or ["none"]
     if spec.metrics[0].pipeline not in filters:
         raise InputError(_metric_gone(spec, spec.metrics[0], file, filters))
-    changed = dict(config)
+    # Several files make up BLINK, and each has a name of its own: results are those of the task that was asked for.
+    changed = {**config, "task": spec.name}
     entries = [listed[metric.key] for metric in spec.metrics]
     aggregations = {
         str(entry["metric"]): defects.fresh(entry["aggregation"])
