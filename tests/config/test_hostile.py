@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vr_eval.cli import main
+from vr_eval.config.backbone_keys import DescribedBackbone
+from vr_eval.config.decoding import Decoding
 from vr_eval.config.document import MAX_ENTRIES, MAX_PROBLEMS, MAX_VALUES
 from vr_eval.config.fields import checked
 from vr_eval.config.grid import Grid, load_grid
@@ -30,7 +32,7 @@ Load = Callable[..., Grid]
 Refused = Callable[..., str]
 HEAD = "name: hostile\nbackbone: micro\n"
 MLP = f"{HEAD}cells: [{{projector: mlp}}]\n"
-OWNERS = (GridFile, Recipe, ProbeFile, *(spec.options for spec in METHODS.values()))
+OWNERS = (GridFile, Recipe, Decoding, DescribedBackbone, ProbeFile, *(spec.options for spec in METHODS.values()))
 SECONDS = 1.0
 """Of the processor, for one file; measured 0.0 to 0.5 on one core."""
 
@@ -44,6 +46,10 @@ def numeric_places() -> Iterator[str]:
     yield f"{HEAD}grid: {{projector: [avg_pool], ratio: [4, ?]}}\n"
     yield f"{HEAD}cells: [{{projector: avg_pool, ratio: ?}}]\n"
     yield from (f"{MLP}recipe: {{{field.name}: ?}}\n" for field in dataclasses.fields(Recipe))
+    yield from (f"{MLP}decoding: {{{field.name}: ?}}\n" for field in dataclasses.fields(Decoding))
+    own = "name: mine, from: llava_1_5_7b"
+    for field in dataclasses.fields(DescribedBackbone):
+        yield f"name: hostile\nbackbone: {{{own}, {field.name}: ?}}\ncells: [{{projector: mlp}}]\n"
     yield f"{MLP}recipe: {{lr_methods: {{tokenpacker: ?}}}}\n"
     for spec in METHODS.values():
         row = f"{ROWS[spec.seam]}{spec.seam}: {spec.name}" + ("" if spec.ratios(12) == (1,) else ", ratio: 4")

@@ -243,3 +243,9 @@ def test_the_form_of_the_datasets_library_is_read(tmp_path: Path) -> None:
     assert data.targets == {"class": 3}
     with pytest.raises(InputError, match=r"the split train must have 600 images of 200 classes.*given: '6 of 3'"):
         tiny_imagenet(str(saved), None, None, Counts(200, 3, 3))
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/tiny", "a" * 3000])
+def test_what_can_be_no_path_is_one_error(name: str) -> None:
+    with pytest.raises(InputError, match="this cannot be a path"):
+        tiny_imagenet(name, 2, 1)

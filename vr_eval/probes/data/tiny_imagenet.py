@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL.Image import Image
 
+from vr_eval.config.document import NO_PATH
 from vr_eval.errors import InputError, Problem
 from vr_eval.probes.data.base import Labels, ProbeData, Split, check_classes, first_of_each
 from vr_eval.probes.data.images import decoded
@@ -57,7 +58,11 @@ def tiny_imagenet(
     Raises:
         InputError: it is missing, partial or of another form; the message says what to download.
     """
-    folder = Path(source)
+    try:
+        folder = Path(source).expanduser()
+        source = str(folder) if folder.exists() else source
+    except NO_PATH as error:
+        raise InputError(Problem(f"this cannot be a path: {error}", file=source, hint=DOWNLOAD)) from error
     train: Split
     test: Split
     if (folder / "wnids.txt").is_file():
