@@ -11,9 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset, Features, Value
+from datasets import Image as Datum
 
 from tests.adapters.world import QUESTIONS, TASKS, png
 from vr_eval.adapters.answering import Answerer
+from vr_eval.adapters.data import commit_of
 from vr_eval.adapters.questions import Question
 from vr_eval.config import tasks as task_index
 from vr_eval.config.grid import Grid
@@ -62,9 +65,6 @@ def change_data(root: Path, task: str) -> None:
     frame = pd.read_parquet(path)
     frame["question"] = frame["question"].str.upper()
     frame["image"] = [{"bytes": png(900 + row), "path": None} for row in range(len(frame))]
-    from datasets import Dataset, Features, Value
-    from datasets import Image as Datum
-
     features = Features({name: Datum() if name == "image" else Value("string") for name in frame.columns})
     Dataset.from_list(frame.to_dict("records"), features=features).to_parquet(path)
 
@@ -212,3 +212,18 @@ def test_folders_and_patterns_of_data_are_looked_into(tmp_path: Path) -> None:
 
 def test_official_tasks_are_what_the_release_says() -> None:
     assert task_content("pope") == {}
+
+
+def test_the_commit_of_data_of_the_hub_is_told_by_its_place_in_the_cache(tmp_path: Path) -> None:
+    data = Dataset.from_dict({"a": [1]})
+    for name, expected in (("c" * 40, "c" * 40), ("d" * 64, None), ("0.0.0", None)):
+        place = tmp_path / "someone___data" / "default" / "0.0.0" / name
+        data.save_to_disk(place)
+        (arrow,) = place.glob("*.arrow")
+        assert commit_of(Dataset.from_file(str(arrow))) == expected
+    assert commit_of(data) is None
+
+
+def test_a_run_on_data_of_this_machine_tells_no_commit(done: Grid) -> None:
+    about = json.loads((OUT / "cells" / cell_id(done.cells[0], done) / "cell.json").read_text())
+    assert about["data_commits"] == {}

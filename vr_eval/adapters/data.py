@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ def data_cache() -> Path:
     otherwise (LMMS_EVAL_DATASETS_CACHE)."""
     told = os.environ.get("LMMS_EVAL_DATASETS_CACHE", "").strip()
     return Path(told).expanduser() if told else Path(datasets.config.HF_DATASETS_CACHE)
+
+
+def commit_of(data: datasets.Dataset) -> str | None:
+    """The commit of the hub that data was made from, which `datasets` keeps it under; None for data on this machine."""
+    folders = [part for file in data.cache_files for part in Path(file["filename"]).parts]
+    return next((name for name in folders if re.fullmatch("[0-9a-f]{40}", name)), None)
 
 
 def document_hash(document: Any) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vr_eval.adapters.answering import Answerer
+from vr_eval.adapters.data import commit_of
 from vr_eval.adapters.lmms import VrEval, evaluate
 from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.adapters.results import Scored, TaskResult
@@ -42,6 +43,7 @@ class Session:
         environment: Goes into every cell's `cell.json`, since later runs may continue elsewhere.
         questions: Questions of one cell.
         local: Tasks with data on this machine.
+        commits: Of tasks with data of the hub, the commit that was asked.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class Session:
         self.device = pick_device(device)
         self.tasks = load_tasks([task for _, task in grid.tasks], grid.tasks_path)
         self.local = {task for task, content in content_of(grid).items() if "data" in content}
+        commits = {name: commit_of(task.dataset[task.config.test_split]) for name, task in self.tasks.items()}
+        self.commits = {name: commit for name, commit in commits.items() if commit is not None}
         self.store = FeatureStore(level for cell in cells for level in levels_of(cell))
         sizes = [len(task.eval_docs) for task in self.tasks.values()]
         self.questions = sum(min(size, grid.limit or size) for size in sizes)
@@ -115,6 +119,7 @@ class Session:
             "identity": cell_identity(cell, self.grid),
             "recipe": dataclasses.asdict(cell.recipe),
             "checkpoint": {"id": checkpoint_id(cell), **_origin(checkpoint)},
+            "data_commits": self.commits,
             **costs,
             "evaluate_seconds": round(seconds, 1),
             "batch_size": self.batch_size,
