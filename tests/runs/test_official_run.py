@@ -65,8 +65,10 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models generate as ever, and then the first one says what a case says and the pruned one says nothing."""
     batches, prepare = Answerer._batches, Answerer._prepare
 
-    def said(self: Answerer, questions: Sequence[Question]) -> Iterator[tuple[list[Question], list[Answer]]]:
-        for batch, answers in batches(self, questions):
+    def said(
+        self: Answerer, questions: Sequence[Question], rules: Any
+    ) -> Iterator[tuple[list[Question], list[Answer]]]:
+        for batch, answers in batches(self, questions, rules):
             texts = [
                 BY_NAME[question.task].answers[question.doc_id] if self.model.config.pruning == "none" else ""
                 for question in batch
