@@ -16,7 +16,9 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
 
-from tests.doctor.fake_hub import fake_hub
+from tests.hub.content import Repository
+from tests.hub.faults import Fault
+from tests.hub.server import serving
 from vr_eval import cli
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.doctor import disk as disks
@@ -124,8 +126,9 @@ def test_files_that_are_there_are_not_downloaded_again(
 ) -> None:
     files = {"config.json": b"{}", "model-1.safetensors": b"x" * 70_000, "model-2.safetensors": b"y" * 5}
     files["model.safetensors.index.json"] = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
-    source = Source(MODEL.name)
-    with fake_hub(MODEL.name, files) as hub:
+    source, model = Source(MODEL.name), Repository("model", MODEL.name)
+    held = model.commits[model.commit(files)]
+    with serving(model) as hub:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
         monkeypatch.setattr(constants, "ENDPOINT", hub.address)
@@ -133,15 +136,15 @@ def test_files_that_are_there_are_not_downloaded_again(
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         need = dataclasses.replace(MODEL, bytes=_weights_bytes(source))
         monkeypatch.setattr(fetching, "needs_of", lambda grid: [need])
-        hub.broken = {"model-2.safetensors"}
+        hub.faults = [Fault(f"/{held['model-2.safetensors'].sha256}", status=410)]
         with pytest.raises(InputError, match="cannot be fetched"):
             fetch_grid(grid, lambda text: None)
         assert _weights_bytes(source) is None
-        hub.broken = set()
         said: list[str] = []
         assert fetch_grid(grid, said.append) == 0
         assert said[0] == "[1/1] weights someone/model (70.1 kB)"
-        assert sorted(hub.sent) == sorted(files)  # each of them once
+        sent = [one.sent for one in hub.asked if one.host == "storage" or "/resolve-cache/" in one.path]
+        assert sorted(filter(None, sent)) == sorted(map(len, files.values()))  # each of them once
         assert _weights_bytes(source) == sum(map(len, files.values()))
 
 

@@ -28,6 +28,7 @@ from vr_eval.processes import ALONE, Spread, processes
 from vr_eval.runs.content import changed_since, content_of, renew
 from vr_eval.runs.folder import ENVIRONMENT, GRID, LOCK, CellFolder, cell_folder, check_run_dir, grid_text
 from vr_eval.runs.lock import check_free, locked
+from vr_eval.runs.origins import several_commits
 from vr_eval.runs.progress import Progress
 from vr_eval.runs.store import find_checkpoint
 from vr_eval.runs.training import train_missing
@@ -70,6 +71,8 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
             Progress.say(f"all {len(grid.cells)} cells are evaluated already")
         _sort_out(run_dir, {cell_id(cell, grid) for cell in grid.cells})
         _report(run_dir, grid, session.tasks if session is not None else None)
+    for warning in several_commits(run_dir, grid):
+        Progress.say(warning)
     if failed:
         Progress.say(f"{len(failed)} of {len(grid.cells)} cells failed; the same command tries them again:")
         for label, failure in failed.items():
