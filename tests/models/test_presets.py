@@ -130,4 +130,4 @@ def versions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Versions of the official tasks, which this test is not about."""
     from vr_eval.config import identity
 
-    monkeypatch.setattr(identity, "task_version", lambda task: "1")
+    monkeypatch.setattr(identity, "task_version", lambda task, folders=(): "1")
