@@ -30,7 +30,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = "methods/reference_projectors methods/reference_vision_remember"
-MATRIX = "models/lvlm_matrix models/tiles"
 OPTIONS = "config/combinations config/methods_registry config/bad_grids config/sizes config/plan"
 TESTS = {
     "layers/": f"{REFERENCE} methods/sva measure/flops",
@@ -43,11 +42,11 @@ TESTS = {
     "methods/options/": f"{OPTIONS} methods/sizes methods/sva methods/deepstack methods/projectors {REFERENCE}",
     "methods/specs/": f"{OPTIONS} methods/sizes models/downsample",
     "methods/registry.py": OPTIONS,
-    "methods/": f"{REFERENCE} methods/projectors methods/initialisation models/encoding methods/sva models/lvlm_matrix",
-    "models/seams.py": "methods/reference_walk methods/deepstack models/lvlm_matrix",
-    "models/pruned.py": f"methods/reference_pruning models/pruning methods/golden_fastv {MATRIX}",
-    "models/layout.py": f"methods/reference_walk {MATRIX}",
-    "models/tiles.py": "methods/reference_walk models/tiles models/hd models/internvl",
+    "methods/": f"{REFERENCE} methods/projectors methods/initialisation models/encoding methods/sva",
+    "models/seams.py": "methods/reference_walk methods/deepstack",
+    "models/pruned.py": "methods/reference_pruning models/pruning methods/golden_fastv",
+    "models/layout.py": "methods/reference_walk models/tiles",
+    "models/tiles.py": "methods/reference_walk models/hd models/tiles models/internvl",
     "models/encoding.py": "models/encoding",
     "stats.py": "stats",
     "adapters/answering.py": "adapters/answering adapters/ending adapters/real_backbones",
@@ -70,8 +69,12 @@ SWAPS: dict[type, Any] = {
 }  # fmt: skip
 UNSEEN = (ast.Raise, ast.JoinedStr, ast.Assert, ast.Import, ast.ImportFrom)
 FIELDS_UNSEEN = ("annotation", "returns", "decorator_list")
-PROSE = ("source", "default_note")
-"""Not looked into: messages, imports, types; words that describe an option are left alone."""
+LEFT_ALONE = ("source", "default_note", "strict")
+"""Not looked into: messages, imports, types. Keywords that are left alone: words about an option, and a check of lengths."""
+
+
+_SHOWN = 200
+"""Characters of a change that are printed, on each side."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Mutant:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.line}  {self.before}  ->  {self.after}"
+        return f"{self.module}:{self.line}  {self.before[:_SHOWN]}  ->  {self.after[:_SHOWN]}"
 
 
 def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
@@ -106,8 +109,8 @@ def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
         case ast.If() | ast.While() | ast.IfExp() | ast.comprehension(ifs=[_]):
             test = node.ifs[0] if isinstance(node, ast.comprehension) else node.test
             yield test, ast.UnaryOp(ast.Not(), test)
-        case ast.Call():
-            for left_out in (keyword for keyword in node.keywords if keyword.arg not in PROSE):
+        case ast.Call() if not ast.unparse(node.func).rpartition(".")[2][:1].isupper():  # a class would only miss it
+            for left_out in (keyword for keyword in node.keywords if keyword.arg not in LEFT_ALONE):
                 others = [keyword for keyword in node.keywords if keyword is not left_out]
                 yield node, ast.Call(node.func, node.args, others)
         case ast.Return(value=ast.expr()):

@@ -46,6 +46,13 @@ def test_clustered_standard_error_matches_the_sum_done_by_hand() -> None:
     assert estimate.dof == 2
 
 
+def test_two_clusters_are_enough_for_an_interval() -> None:
+    estimate = clustered_mean([0.0, 0.5, 1.0], ["a", "a", "b"])
+    assert (estimate.dof, estimate.clusters, estimate.method) == (1, 2, "t")
+    # Residuals -0.5 - 0.0 and 0.5, times G / (G - 1) = 2.
+    assert estimate.se == pytest.approx(math.sqrt(2 * 2 * 0.5**2) / 3)
+
+
 def test_clusters_that_agree_inside_widen_the_interval() -> None:
     clusters = np.repeat(np.arange(50), 4)
     scores = np.repeat(np.random.default_rng(2).integers(0, 2, 50), 4)
@@ -204,8 +211,8 @@ def test_strata_count_the_same_whatever_their_sizes() -> None:
     assert estimate == combine(parts)
     assert estimate.value == 0.5
     assert not stratified_mean([1.0, math.nan], [0, 1], ["a", "b"]).known
-    other = [0.0] * 6
-    assert paired_difference(scores, other, clusters, strata).value == 0.5
+    other = [0.0, 0.0, 1.0, 1.0, 1.0, 0.0]
+    assert paired_difference(scores, other, clusters, strata).value == (0.5 - 0.25) / 2
     assert (
         paired_difference(scores, other, clusters, ["a"] * 6).value == paired_difference(scores, other, clusters).value
     )

@@ -184,3 +184,34 @@ def test_progress_counts_every_question_once(lvlm: LVLM, reader: LlavaProcessor)
     heard: list[int] = []
     Answerer(lvlm, reader, batch_size=4).answer(mixed(), heard.append)
     assert sum(heard) == len(mixed())
+
+
+class Kept:
+    """A log in memory, and how many answers it was handed at a time."""
+
+    def __init__(self) -> None:
+        self.answers: dict[object, Answer] = {}
+        self.sizes: list[int] = []
+
+    def get(self, question: Question) -> Answer | None:
+        return self.answers.get(question.key)
+
+    def add(self, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
+        self.sizes.append(len(questions))
+        self.answers |= {asked.key: answer for asked, answer in zip(questions, answers, strict=True)}
+
+
+def test_answers_are_kept_batch_by_batch_and_not_asked_for_again(
+    lvlm: LVLM, reader: LlavaProcessor, alone: list[Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Kept()
+    Answerer(lvlm, reader, batch_size=3, log=log).answer(mixed()[:8])
+    assert sum(log.sizes) == 8
+    assert max(log.sizes) == 3
+    heard: list[int] = []
+    answers = Answerer(lvlm, reader, batch_size=4, log=log).answer(mixed(), heard.append)
+    assert texts(answers) == texts(alone)
+    assert heard[0] == 8
+    assert sum(log.sizes) == len(mixed())
+    monkeypatch.setattr(lvlm, "generate", None)  # nothing is left to ask
+    assert texts(Answerer(lvlm, reader, log=log).answer(mixed())) == texts(alone)

@@ -22,7 +22,7 @@ from vr_eval.models.lvlm import LVLM
 from vr_eval.models.pretrained import load_pretrained
 from vr_eval.models.processor import fitted
 from vr_eval.models.spec import Tiling
-from vr_eval.models.tiles import NEWLINE, place
+from vr_eval.models.tiles import BASE_ONLY, NEWLINE, place
 
 NEXT = {"pinpoints": [[y * 2, x * 2] for y, x in NEXT_POINTS], "limit": None, "lone": False}
 ONEVISION = {"pinpoints": [[y * 2, x * 2] for y, x in ONEVISION_POINTS], "limit": 2, "lone": True}
@@ -197,6 +197,12 @@ def test_places_of_a_wide_image() -> None:
     assert place(tiling, (8, 16), 8, 2).places.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, NEWLINE, 6, 7, 10, 11, NEWLINE]
     stacked = Tiling(((16, 8),))
     assert place(stacked, (16, 4), 8, 4).places.tolist()[16:24] == [17, 18, NEWLINE, 21, 22, NEWLINE, 25, 26]
+
+
+def test_an_image_that_is_shown_as_its_base_view_alone_has_no_other_tile() -> None:
+    shown = place(Tiling(tuple((y, x) for y, x in ONEVISION["pinpoints"]), 2, True), BASE_ONLY, SIDE, 2)
+    assert shown.tiles == 1
+    assert shown.places.tolist() == [0, 1, 2, 3, NEWLINE]
 
 
 def test_resized_tokens_stand_above_different_cells() -> None:
