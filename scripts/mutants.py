@@ -41,8 +41,8 @@ TESTS = {
     "methods/deepstack.py": "methods/deepstack methods/golden_deepstack methods/reference_projectors models/encoding",
     "methods/downsample.py": "models/downsample",
     "methods/pruning.py": "methods/reference_pruning methods/golden_fastv models/pruning",
-    "methods/options/": f"{OPTIONS} methods/sizes methods/sva methods/deepstack methods/projectors {REFERENCE}",
-    "methods/specs/": f"{OPTIONS} methods/sizes models/downsample",
+    "methods/options/": f"{OPTIONS} methods/options methods/sizes methods/sva methods/deepstack methods/projectors {REFERENCE} shipped",
+    "methods/specs/": f"{OPTIONS} methods/sizes models/downsample shipped",
     "methods/registry.py": OPTIONS,
     "methods/": f"{REFERENCE} methods/projectors methods/initialisation models/encoding methods/sva",
     "models/seams.py": "methods/reference_walk methods/deepstack",
@@ -80,10 +80,6 @@ PRELOADED += ["pytest", "hypothesis", "pandas", "datasets", "scipy.stats", "timm
 """Imported once, for all the processes that fork: what the tests import of other projects, and takes seconds."""
 
 
-_SHOWN = 200
-"""Characters of a change that are printed, on each side."""
-
-
 @dataclass(frozen=True)
 class Mutant:
     """One change of one module: its new text, and what to print."""
@@ -95,7 +91,9 @@ class Mutant:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.line}  {self.before[:_SHOWN]}  ->  {self.after[:_SHOWN]}"
+        start = max(0, len(os.path.commonprefix([self.before, self.after])) - 40)  # noqa: RUF071  # no paths
+        before, after = self.before[start:][:120], self.after[start:][:120]
+        return f"{self.module}:{self.line}  {before}  ->  {after}"
 
 
 def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
