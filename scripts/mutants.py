@@ -35,13 +35,13 @@ REFERENCE = "methods/reference_projectors methods/reference_vision_remember"
 OPTIONS = "config/combinations config/methods_registry config/bad_grids config/sizes config/plan"
 TESTS = {
     "layers/": f"{REFERENCE} methods/sva measure/flops",
-    "methods/vision_remember.py": "methods/reference_vision_remember methods/reference_walk methods/vision_remember",
+    "methods/vision_remember.py": f"{REFERENCE} methods/vision_remember methods/initialisation methods/reference_walk",
     "methods/sva": "methods/reference_projectors methods/sva methods/golden_sva methods/initialisation",
     "methods/tokenpacker.py": "methods/initialisation methods/golden_tokenpacker methods/golden_runner",
     "methods/deepstack.py": "methods/deepstack methods/golden_deepstack methods/reference_projectors models/encoding",
     "methods/downsample.py": "models/downsample",
     "methods/pruning.py": "methods/reference_pruning methods/golden_fastv models/pruning",
-    "methods/options/": f"{OPTIONS} methods/options methods/sizes methods/sva methods/deepstack methods/projectors {REFERENCE} shipped",
+    "methods/options/": f"{OPTIONS} methods/options methods/sizes methods/sva methods/deepstack {REFERENCE} shipped",
     "methods/specs/": f"{OPTIONS} methods/sizes models/downsample shipped",
     "methods/registry.py": OPTIONS,
     "methods/": f"{REFERENCE} methods/projectors methods/initialisation models/encoding methods/sva",
@@ -73,9 +73,7 @@ UNSEEN = (ast.Raise, ast.JoinedStr, ast.Assert, ast.Import, ast.ImportFrom)
 FIELDS_UNSEEN = ("annotation", "returns", "decorator_list")
 LEFT_ALONE = ("source", "default_note", "strict")
 """Not looked into: messages, imports, types. Keywords left alone: words about an option, and a check of lengths."""
-PRELOADED = [
-    f"transformers.models.{name}.modeling_{name}" for name in ("clip", "qwen2", "llava_next", "llava_onevision")
-]
+PRELOADED = [f"transformers.models.{name}.modeling_{name}" for name in ("clip", "qwen2", "llava_next")]
 PRELOADED += ["pytest", "hypothesis", "pandas", "datasets", "scipy.stats", "timm.layers", "torchvision.transforms.v2"]
 """Imported once, for all the processes that fork: what the tests import of other projects, and takes seconds."""
 
@@ -115,7 +113,7 @@ def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
             test = node.ifs[0] if isinstance(node, ast.comprehension) else node.test
             yield test, ast.UnaryOp(ast.Not(), test)
         case ast.Call() if not ast.unparse(node.func).rpartition(".")[2][:1].isupper():  # a class would only miss it
-            for left_out in (keyword for keyword in node.keywords if keyword.arg not in LEFT_ALONE):
+            for left_out in filter(seen, node.keywords):
                 others = [keyword for keyword in node.keywords if keyword is not left_out]
                 yield node, ast.Call(node.func, node.args, others)
         case ast.Return(value=ast.expr()):
@@ -124,12 +122,16 @@ def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
             yield node, ast.Pass()
 
 
+def seen(node: object) -> bool:
+    return not isinstance(node, UNSEEN) and not (isinstance(node, ast.keyword) and node.arg in LEFT_ALONE)
+
+
 def parts(node: ast.AST) -> Iterator[ast.AST]:
     """All nodes below one, in the order of the text, but for what is not looked into."""
     for field, value in ast.iter_fields(node):
         if field not in FIELDS_UNSEEN:
             for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST) and not isinstance(child, UNSEEN):
+                if isinstance(child, ast.AST) and seen(child):
                     yield child
                     yield from parts(child)
 
@@ -139,21 +141,20 @@ def mutants(module: str, source: str) -> list[Mutant]:
     raw = source.encode()
     starts = [0, *accumulate(map(len, raw.splitlines(keepends=True)))]
     found = []
-    for node in parts(ast.parse(source)):
-        for old, new in changes(node):
-            assert isinstance(old, ast.expr | ast.stmt)
-            first, last = starts[old.lineno - 1] + old.col_offset, starts[(old.end_lineno or 0) - 1]
-            last += old.end_col_offset or 0
-            written = f"({ast.unparse(new)})" if isinstance(old, ast.expr) else ast.unparse(new)
-            text = raw[:first] + written.encode() + raw[last:]
-            found.append(Mutant(module, old.lineno, ast.unparse(old), ast.unparse(new), text.decode()))
+    for old, new in (change for node in parts(ast.parse(source)) for change in changes(node)):
+        assert isinstance(old, ast.expr | ast.stmt)
+        first, last = starts[old.lineno - 1] + old.col_offset, starts[(old.end_lineno or 0) - 1]
+        last += old.end_col_offset or 0
+        written = f"({ast.unparse(new)})" if isinstance(old, ast.expr) else ast.unparse(new)
+        text = raw[:first] + written.encode() + raw[last:]
+        found.append(Mutant(module, old.lineno, ast.unparse(old), ast.unparse(new), text.decode()))
     return found
 
 
 def tests_of(module: str) -> list[str]:
     """The tests that concern a module."""
     fitting = next(tests for start, tests in TESTS.items() if module.startswith(start))
-    return [f"tests/{name}" for name in (re.sub(r"(\w+)$", r"test_\1.py", name) for name in fitting.split())]
+    return [re.sub(r"(\w+)$", r"test_\1.py", f"tests/{name}") for name in fitting.split()]
 
 
 def modules(chosen: list[str]) -> list[str]:
@@ -165,9 +166,8 @@ def modules(chosen: list[str]) -> list[str]:
 
 def copied(folder: Path) -> Path:
     """The files that git knows or would, in a folder of their own."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, check=True
-    )
+    command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -193,8 +193,8 @@ def run(tree: Path, tests: list[str], goldens: Path) -> None:
 def outcome(tree: Path, tests: list[str], goldens: Path, limit_s: float) -> str:
     """`survived`, `killed`, or `timeout`, which is a death too."""
     child = multiprocessing.get_context("fork").Process(target=run, args=(tree, tests, goldens))
-    child.start()
     try:
+        child.start()
         child.join(limit_s)
         if child.is_alive():
             return "timeout"
@@ -211,9 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=900, help="no mutant is begun after so long (default 900)")
     parser.add_argument("--count", type=int, default=10**6, help="at most so many mutants")
-    parser.add_argument(
-        "--modules", nargs="*", default=[], help="beginnings of paths under vr_eval, such as methods/sva"
-    )
+    parser.add_argument("--modules", nargs="*", default=[], help="beginnings of paths, such as methods/sva")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--goldens", type=Path, default=ROOT.parent / "shared" / "goldens")
     given = parser.parse_args()
@@ -242,8 +240,8 @@ def main() -> None:
             found = outcome(tree, tests, given.goldens, limits[tuple(tests)])
             path.write_text(original)
             counts[found] += 1
-            print(f"{found:9}{mutant}", file=kept, flush=True)
-            print(f"{found:9}{mutant}", flush=True)
+            for file in (kept, sys.stdout):
+                print(f"{found:9}{mutant}", file=file, flush=True)
     dead = counts["killed"] + counts["timeout"]
     print(f"{dead} of {counts.total()} died, {counts['survived']} survived; see {report.relative_to(ROOT)}")
 

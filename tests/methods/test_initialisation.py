@@ -101,3 +101,9 @@ def test_vision_remember_starts_at_the_base_model_or_nowhere_in_particular(zero_
 
 def test_the_c_abstractor_starts_without_any_place_apart() -> None:
     assert spread(made("c_abstractor").pos_emb) == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.trainable])
+def test_a_checkpoint_holds_what_is_learned_and_nothing_that_is_computed(name: str) -> None:
+    module = made(name)
+    assert set(module.state_dict()) == {key for key, _ in module.named_parameters()}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vr_eval.config.grid import load_grid
+from vr_eval.errors import InputError
 from vr_eval.methods.base import Shapes
 from vr_eval.methods.options.pruning import downsample_factors
 from vr_eval.methods.registry import METHODS
@@ -29,6 +32,69 @@ OFFICIAL: dict[str, dict[str, Any]] = {
     "downsample": {"factor": 2},
 }
 """On CLIP-ViT-L/14-336 and a decoder of 32 layers."""
+
+BORDERS: dict[str, dict[str, list[tuple[Any, Any]]]] = {
+    "mlp": {"depth": [(0, 1), (9, 8)]},
+    "avg_pool": {"depth": [(0, 1), (9, 8)]},
+    "pixel_shuffle": {"depth": [(0, 1), (9, 8)]},
+    "tokenpacker": {"heads": [(0, 1)], "levels": [([-1], [0])]},
+    "resampler": {"heads": [(0, 1)]},
+    "c_abstractor": {"depth": [(0, 1), (17, 16)], "mlp_depth": [(0, 1), (9, 8)], "width": [(0, 1)]},
+    "sva_connector": {"depth": [(0, 1), (17, 16)], "levels": [([-1], [0])], "width": [(0, 16)], "heads": [(0, 1)]},
+    "sva": {
+        "start": [(-1, 0)],
+        "stride": [(0, 1)],
+        "count": [(0, 1)],
+        "levels": [([-1], [0])],
+        "width": [(0, 16)],
+        "heads": [(0, 1)],
+    },
+    "deepstack": {
+        "start": [(-1, 0)],
+        "interval": [(0, 1)],
+        "crops": [(3, 4)],
+        "stacks": [("tiles", "grid")],
+        "place": [("projector", "decoder")],
+    },
+    "vision_remember": {
+        "levels": [([-1], [0])],
+        "layers": [([-1], [0])],
+        "halo": [(-1, 0)],
+        "heads": [(0, 1)],
+        "fusion": [("first", "concat"), ("all", "per_level"), ("top", "last")],
+        "scope": [("window", "local"), ("all", "global")],
+        "text_guide": [("first", "mean"), ("median", "last"), (0, "none")],
+        "order": [("both", "cross_first"), ("first", "self_first"), ("cross", "cross_only"), ("self", "self_only")],
+    },
+    "fastv": {
+        "layer": [(0, 1)],
+        "keep_ratio": [(0, 0.01), (1.01, 1)],
+        "query": [("first", "last"), ("all", "mean")],
+        "mode": [("keep", "drop"), ("hide", "mask")],
+    },
+    "random": {"layer": [(0, 1)], "keep_ratio": [(0, 0.01), (1.01, 1)], "seed": [(-1, 0), (2**32, 2**32 - 1)]},
+    "downsample": {"factor": [(1, 2)]},
+}
+"""Just outside of what makes sense, and just inside."""
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "outside", "inside"),
+    [(name, key, *border) for name, keys in BORDERS.items() for key, borders in keys.items() for border in borders],
+)
+def test_what_makes_no_sense_is_refused(name: str, key: str, outside: Any, inside: Any, tmp_path: Path) -> None:
+    method, file = METHODS[name], tmp_path / "grid.yaml"
+    row = f"projector: mlp, {method.seam}: {name}"
+    if method.seam == "projector":
+        row = f"projector: {name}, ratio: {1 if name == 'mlp' else 4}"
+    text = f"name: a\nbackbone: micro\ncells:\n- {{{row}, {name}.{key}: %s}}\n"
+    file.write_text(text % outside)
+    with pytest.raises(InputError) as caught:
+        load_grid(str(file))
+    (problem,) = [line for line in str(caught.value).splitlines() if f"{name}.{key}" in line]
+    assert f"given: {outside!r}" in problem
+    file.write_text(text % inside)
+    assert len(load_grid(str(file)).cells) == 1
 
 
 @pytest.mark.parametrize("name", OFFICIAL)

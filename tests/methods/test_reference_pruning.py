@@ -34,6 +34,10 @@ CHOSEN: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+SCALING = 0.2
+"""Of the attention scores, which not every decoder takes from the size of its heads."""
+
+
 def asked(model: LVLM, number: int, hidden: Tensor, until: int, kind: str) -> list[float]:
     """The attention that each of the first `until` positions receives from them in layer `number`, mean over heads."""
     layer, config = model.decoder.layers[number], model.config.text_config
@@ -48,7 +52,7 @@ def asked(model: LVLM, number: int, hidden: Tensor, until: int, kind: str) -> li
         for head in range(config.num_attention_heads):
             own = turned(model, query[row, head * size : (head + 1) * size], row)
             group = slice(head // shared * size, (head // shared + 1) * size)
-            weight = [math.exp(own @ turned(model, key[p, group], p) / math.sqrt(size)) for p in range(row + 1)]
+            weight = [math.exp(SCALING * (own @ turned(model, key[p, group], p))) for p in range(row + 1)]
             for position, w in enumerate(weight):
                 received[position] += w / sum(weight) / config.num_attention_heads / len(rows)
     return received
@@ -105,6 +109,8 @@ def walked(model: LVLM, pruning: str, options: dict[str, Any], row: list[int], i
 @torch.no_grad()
 def test_every_sample_is_what_the_walk_finds_and_so_is_the_loss(pruning: str, options: dict[str, Any]) -> None:
     model = tiny_lvlm("avg_pool", 4, pruning=pruning, **options).double()
+    for layer in model.decoder.layers:
+        layer.self_attn.scaling = SCALING
     rows = [prompt(model, *parts) for parts, _ in SAMPLES]
     counts = [parts.count("image") for parts, _ in SAMPLES]
     images = pixels(sum(counts)).double()
