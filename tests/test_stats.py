@@ -94,6 +94,18 @@ def test_all_right_and_all_wrong_get_the_rule_of_three_and_no_zero_width(score: 
     assert estimate.high - estimate.low == pytest.approx(3 / 30, rel=0.06)
 
 
+@pytest.mark.parametrize("score", [0.0, 0.25, 0.8, 1.0])
+@pytest.mark.parametrize("bottom", [0.0, -1.0])
+def test_without_spread_the_standard_error_reaches_as_far_as_the_longer_side(score: float, bottom: float) -> None:
+    estimate = clustered_mean([score] * 12, range(12), bottom)
+    share = 1 - 0.05 ** (1 / 12)
+    assert estimate.low == pytest.approx(score - share * (score - bottom))
+    assert estimate.high == pytest.approx(score + share * (1 - score))
+    reach = estimate.se * scipy_stats.t.ppf(0.975, 11)
+    assert reach == pytest.approx(share * max(score - bottom, 1 - score))
+    assert (estimate.n, estimate.clusters, estimate.dof) == (12, 12, 11)
+
+
 def test_two_methods_that_never_differ_get_an_interval_around_zero() -> None:
     scores = [0, 1, 1, 0, 1] * 8
     estimate = paired_difference(scores, scores, range(40))
