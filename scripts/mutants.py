@@ -49,7 +49,7 @@ TESTS = {
     "models/pruned.py": "methods/reference_pruning models/pruning methods/golden_fastv",
     "models/layout.py": "methods/reference_walk models/tiles",
     "models/tiles.py": "methods/reference_walk models/hd models/tiles models/internvl",
-    "models/encoding.py": "models/encoding",
+    "models/encoding.py": "models/encoding models/downsample",
     "stats.py": "stats",
     "adapters/answering.py": "adapters/answering adapters/ending adapters/real_backbones",
     "config/identity.py": "config/identity shipped",

@@ -186,6 +186,21 @@ def test_progress_counts_every_question_once(lvlm: LVLM, reader: LlavaProcessor)
     assert sum(heard) == len(mixed())
 
 
+def test_an_answer_counts_its_tokens_up_to_the_end_of_the_turn(
+    lvlm: LVLM, reader: LlavaProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = reader.tokenizer.eos_token_id
+    words = [token for token in reader.tokenizer.encode("which code", add_special_tokens=False) if token != end]
+
+    def generate(input_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        ends, goes_on = [words[0], words[0], end, words[0], end], words[:1] * 5
+        return torch.cat([input_ids, torch.tensor([ends, goes_on])], dim=1)
+
+    monkeypatch.setattr(lvlm, "generate", generate)
+    first, second = Answerer(lvlm, reader, batch_size=2).answer([question(0), question(1)])
+    assert {first.new_tokens, second.new_tokens} == {3, 5}
+
+
 class Kept:
     """A log in memory, and how many answers it was handed at a time."""
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from vr_eval.config import identity
 from vr_eval.config.cell import Cell
 from vr_eval.config.frozen import FrozenDict
 from vr_eval.config.grid import Grid
-from vr_eval.config.identity import cell_id, checkpoint_id
+from vr_eval.config.identity import cell_id, checkpoint_id, digest
 from vr_eval.config.recipe import Recipe
 from vr_eval.config.tasks import _scan, task_fields, task_version
 from vr_eval.errors import InputError
@@ -262,3 +264,11 @@ def test_a_task_without_a_file_a_version_or_valid_yaml_is_an_error(resources: Pa
     _scan.cache_clear()
     with pytest.raises(InputError, match=r"broken\.yaml: the task file cannot be read"):
         task_version("late")
+
+
+def test_the_order_of_keys_and_letters_of_any_language_make_no_difference_to_a_digest() -> None:
+    assert digest({"b": 1, "a": "é"}) == digest({"a": "é", "b": 1})
+    # SHA-256 of {"a":"\\u00e9","b":1}
+    assert digest({"b": 1, "a": "é"}) == hashlib.sha256(b'{"a":"\\u00e9","b":1}').hexdigest()[:16]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        digest({"a": math.nan})

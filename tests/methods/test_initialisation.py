@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,6 +28,14 @@ def default(module: nn.Module) -> float:
     """That of PyTorch's own for the weights and biases of Linear and Conv2d."""
     weight: Any = module.weight
     return 1 / math.sqrt(3 * weight[0].numel())
+
+
+@pytest.fixture(autouse=True)
+def uninitialised_is_not_a_number() -> Iterator[None]:
+    """Or what was there in memory before might be what the last test put there."""
+    torch.use_deterministic_algorithms(True)  # then `torch.empty` is filled with NaN
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def made(name: str, **options: Any) -> Any:

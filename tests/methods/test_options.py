@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from vr_eval.config.grid import load_grid
 from vr_eval.errors import InputError
 from vr_eval.methods.base import Shapes
 from vr_eval.methods.options.pruning import downsample_factors
+from vr_eval.methods.options.refusion import insertion_layers
 from vr_eval.methods.registry import METHODS
 
 CLIP_AND_VICUNA = Shapes(
@@ -102,6 +104,15 @@ def test_the_defaults_are_those_of_the_official_code(name: str) -> None:
     options = METHODS[name].options().resolve(CLIP_AND_VICUNA)
     assert {key: getattr(options, key) for key in OFFICIAL[name]} == OFFICIAL[name]
     assert options.faults(CLIP_AND_VICUNA) == ()
+
+
+def test_refusion_stands_evenly_spaced_over_the_first_two_thirds() -> None:
+    for depth in range(3, 81):
+        layers = insertion_layers(depth)
+        wanted = 4 if depth >= 24 else max(2, round(depth / 6))
+        last = floor(2 * depth / 3 - 1 + 0.5)
+        assert list(layers) == [floor(last * i / (wanted - 1) + 0.5) for i in range(wanted)]
+    assert insertion_layers(1) == insertion_layers(2) == (0,)
 
 
 def test_a_factor_leaves_a_whole_grid_of_two_by_two_or_more() -> None:

@@ -156,6 +156,14 @@ def test_one_product_gives_what_norms_and_products_of_their_own_give() -> None:
     torch.testing.assert_close(joint(x), torch.cat([lift(x) for lift in lifts], -1), atol=1e-5, rtol=1e-5)
 
 
+def test_in_the_inference_version_one_product_makes_keys_and_values() -> None:
+    model = tiny_lvlm("sva_connector", 4, "sva").to_inference()
+    for part in (model.projector, model.refusion):
+        names = [name for name, _ in part.named_parameters()]
+        assert any("key_values" in name for name in names)
+        assert not [name for name in names if "k_proj" in name or "v_proj" in name]
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_gradients_reach_every_layer_inside_the_decoder(checkpointing: bool) -> None:
     model = tiny_lvlm("sva_connector", 4, "sva").train()

@@ -22,7 +22,7 @@ from vr_eval.models.lvlm import LVLM
 from vr_eval.models.pretrained import load_pretrained
 from vr_eval.models.processor import fitted
 from vr_eval.models.spec import Tiling
-from vr_eval.models.tiles import BASE_ONLY, NEWLINE, place
+from vr_eval.models.tiles import NEWLINE, place, shown_sizes
 
 NEXT = {"pinpoints": [[y * 2, x * 2] for y, x in NEXT_POINTS], "limit": None, "lone": False}
 ONEVISION = {"pinpoints": [[y * 2, x * 2] for y, x in ONEVISION_POINTS], "limit": 2, "lone": True}
@@ -200,7 +200,12 @@ def test_places_of_a_wide_image() -> None:
 
 
 def test_an_image_that_is_shown_as_its_base_view_alone_has_no_other_tile() -> None:
-    shown = place(Tiling(tuple((y, x) for y, x in ONEVISION["pinpoints"]), 2, True), BASE_ONLY, SIDE, 2)
+    tiling = Tiling(tuple((y, x) for y, x in ONEVISION["pinpoints"]), 2, True)
+    assert shown_sizes(tiling, [(40, 50)]) == [(40, 50)]
+    assert shown_sizes(tiling, [(40, 50), (60, 70)]) == [(0, 0), (0, 0)]
+    assert shown_sizes(dataclasses.replace(tiling, lone=False), [(40, 50), (60, 70)]) == [(40, 50), (60, 70)]
+    assert shown_sizes(None, [(40, 50), (60, 70)]) == [(40, 50), (60, 70)]
+    shown = place(tiling, (0, 0), SIDE, 2)
     assert shown.tiles == 1
     assert shown.places.tolist() == [0, 1, 2, 3, NEWLINE]
 
