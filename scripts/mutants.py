@@ -47,7 +47,7 @@ TESTS = {
     "methods/": f"{REFERENCE} methods/projectors methods/initialisation models/encoding methods/sva",
     "models/seams.py": "methods/reference_walk methods/deepstack",
     "models/pruned.py": "methods/reference_pruning models/pruning methods/golden_fastv",
-    "models/layout.py": "methods/reference_walk models/tiles",
+    "models/layout.py": "methods/reference_walk models/pruning models/tiles",
     "models/tiles.py": "methods/reference_walk models/hd models/tiles models/internvl",
     "models/encoding.py": "models/encoding models/downsample",
     "stats.py": "stats",

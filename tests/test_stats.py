@@ -157,6 +157,12 @@ def test_unanswered_questions_are_left_out_and_pairs_need_both_answers() -> None
     assert paired_difference([1.0, nan], [nan, 1.0], list("ab")).note == "no question that both answered"
 
 
+def test_scores_may_be_right_or_wrong_instead_of_numbers() -> None:
+    right, others = [True, False, True, True], [False, False, True, False]
+    assert clustered_mean(right, range(4)) == clustered_mean([1.0, 0.0, 1.0, 1.0], range(4))
+    assert paired_difference(right, others, range(4)) == paired_difference([1, 0, 1, 1], [0, 0, 1, 0], range(4))
+
+
 def test_lengths_that_differ_are_an_error_of_the_caller() -> None:
     with pytest.raises(ValueError, match="2 scores but 1 clusters"):
         clustered_mean([1.0, 0.0], ["a"])
@@ -213,6 +219,7 @@ def test_scaling_to_points_scales_everything_but_p_and_counts() -> None:
     estimate = clustered_mean([0, 1, 1, 1], range(4))
     points = estimate.scaled(100)
     assert (points.value, points.low, points.p, points.n) == (75.0, estimate.low * 100, estimate.p, 4)
+    assert (points.se, points.high, points.dof) == (estimate.se * 100, estimate.high * 100, estimate.dof)
 
 
 def test_strata_count_the_same_whatever_their_sizes() -> None:

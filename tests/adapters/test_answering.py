@@ -163,6 +163,15 @@ def test_a_few_questions_that_all_fail_are_an_error_too(lvlm: LVLM, reader: Llav
         Answerer(lvlm, reader, batch_size=2).answer(asked)
 
 
+def test_failures_of_several_kinds_are_not_one_fault_of_the_model(
+    lvlm: LVLM, reader: LlavaProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "HOPELESS", 3)
+    kinds = [OSError("gone"), ValueError("no image"), OSError("gone"), KeyError("image")]
+    answers = Answerer(lvlm, reader).answer([question(n, load=broken(kind)) for n, kind in enumerate(kinds)])
+    assert all(answer.failure for answer in answers)
+
+
 def test_many_failures_after_an_answer_end_nothing(
     lvlm: LVLM, reader: LlavaProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,11 @@ def test_defaults_written_out_do_not_change_the_identity(options: dict[str, obje
     assert make(options=options) == make()
 
 
+def test_a_template_of_data_that_is_not_there_is_no_part_of_the_identity() -> None:
+    written = dataclasses.replace(RECIPE, stage1_template="vicuna", stage2_template="plain")
+    assert checkpoint_id(make(recipe=written)) == GOLDEN
+
+
 def test_options_that_came_later_leave_old_identities_as_they_were() -> None:
     old = make(projector="avg_pool", refusion="deepstack")
     assert checkpoint_id(old) == GOLDEN_DEEPSTACK

@@ -112,6 +112,16 @@ def test_the_c_abstractor_starts_without_any_place_apart() -> None:
     assert spread(made("c_abstractor").pos_emb) == pytest.approx(0.02, rel=0.1)
 
 
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.seam == "projector"])
+def test_a_projector_that_says_so_has_an_mlp_that_deepstack_can_share(name: str) -> None:
+    projector = made(name)
+    shared = projector.patch_mlp()
+    assert (shared is not None) == METHODS[name].patch_mlp
+    if shared is not None:
+        assert shared is projector.mlp
+        assert shared(torch.zeros(1, 64)).shape == (1, 96)
+
+
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.trainable])
 def test_a_checkpoint_holds_what_is_learned_and_nothing_that_is_computed(name: str) -> None:
     module = made(name)
