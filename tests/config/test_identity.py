@@ -38,6 +38,7 @@ RECIPE = Recipe(
     weight_decay=0.0,
 )
 GOLDEN_RESULT = "13a1fc65fbaac603"
+GOLDEN_DATA = "1fc9d82ccde65c95"
 GOLDEN = "2d3c5eedf1eeb41a"
 GOLDEN_DEEPSTACK = "f739c84774438bab"
 """From before DeepStack had any form but one."""
@@ -111,6 +112,22 @@ def test_defaults_written_out_do_not_change_the_identity(options: dict[str, obje
 def test_a_template_of_data_that_is_not_there_is_no_part_of_the_identity() -> None:
     written = dataclasses.replace(RECIPE, stage1_template="vicuna", stage2_template="plain")
     assert checkpoint_id(make(recipe=written)) == GOLDEN
+
+
+def test_data_of_a_recipe_count_by_content_and_by_the_version_of_how_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "data.json"
+        file.write_text('[{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]')
+        cell = make(recipe=dataclasses.replace(RECIPE, stage2_data=str(file)))
+        found.append(checkpoint_id(cell))
+    assert found == [GOLDEN_DATA] * 2
+    monkeypatch.setattr(identity, "CONVERSATIONS_VERSION", identity.CONVERSATIONS_VERSION + 1)
+    assert checkpoint_id(cell) != GOLDEN_DATA
+    assert checkpoint_id(make()) == GOLDEN  # the embedded suites do not count it
 
 
 def test_options_that_came_later_leave_old_identities_as_they_were() -> None:

@@ -80,6 +80,18 @@ def test_beams_and_samples_run_and_see_their_own_images(model: LVLM) -> None:
     assert torch.equal(together[4:6, -4:], alone[:, -4:])
 
 
+def test_several_sequences_of_one_prompt_see_its_images(model: LVLM) -> None:
+    """The most probable token, drawn twice, is the greedy one twice."""
+    rows, counts = rows_of(model)
+    ids, mask = batch(rows, "left")
+    how: dict[str, Any] = {"attention_mask": mask, "pixel_values": pixels(sum(counts)), "max_new_tokens": 5}
+    greedy = model.generate(ids, do_sample=False, **how)
+    drawn = model.generate(ids, do_sample=True, top_k=1, num_return_sequences=2, **how)
+    assert torch.equal(drawn, greedy.repeat_interleave(2, dim=0))
+    bare = model.generate(ids[:1], do_sample=False, attention_mask=mask[:1], max_new_tokens=5)
+    assert not torch.equal(greedy[:1], bare)  # images do matter
+
+
 @pytest.mark.parametrize("case", DROPPING, ids=named)
 @torch.no_grad()
 def test_layers_from_k_on_hold_the_short_cache_and_earlier_ones_the_whole(case: Case) -> None:
