@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -195,7 +196,7 @@ def test_progress_counts_every_question_once(lvlm: LVLM, reader: LlavaProcessor)
     assert sum(heard) == len(mixed())
 
 
-def test_an_answer_counts_its_tokens_up_to_the_end_of_the_turn(
+def test_an_answer_counts_its_tokens_up_to_the_end_of_the_turn_and_its_share_of_the_time(
     lvlm: LVLM, reader: LlavaProcessor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end = reader.tokenizer.eos_token_id
@@ -206,8 +207,10 @@ def test_an_answer_counts_its_tokens_up_to_the_end_of_the_turn(
         return torch.cat([input_ids, torch.tensor([ends, goes_on])], dim=1)
 
     monkeypatch.setattr(lvlm, "generate", generate)
+    monkeypatch.setattr(answering, "time", SimpleNamespace(perf_counter=iter([3.0, 3.5]).__next__))
     first, second = Answerer(lvlm, reader, batch_size=2).answer([question(0), question(1)])
     assert {first.new_tokens, second.new_tokens} == {3, 5}
+    assert (first.latency_ms, second.latency_ms) == (250.0, 250.0)  # each question's share of the batch
 
 
 class Kept:
