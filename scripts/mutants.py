@@ -116,7 +116,7 @@ def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
             for left_out in filter(seen, node.keywords):
                 others = [keyword for keyword in node.keywords if keyword is not left_out]
                 yield node, ast.Call(node.func, node.args, others)
-        case ast.Return(value=ast.expr()):
+        case ast.Return(value=ast.expr() as value) if ast.unparse(value) != "None":
             yield node, ast.Return(ast.Constant(None))
         case ast.AugAssign() | ast.Continue() | ast.Break() | ast.Expr(value=ast.Call()):
             yield node, ast.Pass()

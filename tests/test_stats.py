@@ -113,6 +113,10 @@ def test_two_methods_that_never_differ_get_an_interval_around_zero() -> None:
     assert estimate.low == pytest.approx(-estimate.high)
     assert estimate.high > 0.05
     assert not estimate.excludes_zero
+    # In strata too a question that was not asked might have come out at -1 or at 1.
+    strata = ["a"] * 20 + ["b"] * 20
+    halves = paired_difference(scores[:20], scores[:20], range(20))
+    assert paired_difference(scores, scores, range(40), strata) == combine([halves, halves])
 
 
 def test_always_better_has_a_small_p_value_that_fits_its_interval() -> None:
@@ -131,6 +135,7 @@ def test_clusters_of_the_same_mean_do_not_make_the_interval_vanish() -> None:
     estimate = clustered_mean([0, 1] * 10, np.repeat(np.arange(10), 2))
     assert estimate.value == 0.5
     assert estimate.high - estimate.low > 0.2
+    assert estimate.note == "no spread between clusters"
 
 
 @pytest.mark.parametrize(

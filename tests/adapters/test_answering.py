@@ -104,8 +104,17 @@ def test_a_question_that_cannot_be_answered_fails_alone(
     assert texts(answers[:6] + answers[7:]) == texts(alone[:6] + alone[7:])
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),  # torch's own
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_running_out_of_memory_halves_the_batch(
-    lvlm: LVLM, reader: LlavaProcessor, alone: list[Answer], monkeypatch: pytest.MonkeyPatch
+    error: Exception, lvlm: LVLM, reader: LlavaProcessor, alone: list[Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
     generate = LVLM.generate
@@ -113,7 +122,7 @@ def test_running_out_of_memory_halves_the_batch(
     def small_memory(self: LVLM, input_ids: torch.Tensor, **kwargs: Any) -> Any:
         sizes.append(len(input_ids))
         if len(input_ids) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return generate(self, input_ids=input_ids, **kwargs)
 
     monkeypatch.setattr(LVLM, "generate", small_memory)

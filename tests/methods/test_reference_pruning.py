@@ -15,6 +15,7 @@ from torch import Tensor
 from tests.tiny import IMAGE, batch, pixels, prompt, tiny_lvlm
 from vr_eval.methods.base import VisionFeatures
 from vr_eval.models.lvlm import LVLM
+from vr_eval.models.pruned import received_attention
 
 Parts = list[int | str]
 SAMPLES: list[tuple[Parts, int]] = [
@@ -102,6 +103,18 @@ def walked(model: LVLM, pruning: str, options: dict[str, Any], row: list[int], i
         before = hidden
         hidden = layer(hidden, attention_mask=mask, position_embeddings=model.decoder.rotary_emb(hidden, positions))
     return model.language_model.lm_head(model.decoder.norm(hidden))[0]
+
+
+def test_the_attention_that_all_rows_give_is_a_mean() -> None:
+    """Every row gives 1 to those before it: so do all of them together, and the last alone."""
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(2, heads, 7, 4, generator=generator) for heads in (4, 2))
+    asks = torch.ones(2, 7, dtype=torch.bool)
+    asks[1, :3] = False  # padding
+    for which in ("mean", "last"):
+        received = received_attention(query, key, 0.5, asks, which)
+        torch.testing.assert_close(received.sum(1), torch.ones(2))
+        assert not received[1, :3].any()
 
 
 @pytest.mark.usefixtures("float64")

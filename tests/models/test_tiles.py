@@ -106,6 +106,16 @@ def test_a_batch_equals_its_samples_and_a_cache_changes_nothing(model: LVLM) -> 
             torch.testing.assert_close(together.logits[step][place_], logits[0], atol=3e-4, rtol=1e-4)
 
 
+def test_several_sequences_of_one_prompt_see_its_images(model: LVLM) -> None:
+    """The most probable token, drawn twice, is the greedy one twice."""
+    rows, sizes = samples(model)
+    ids, mask = batch(rows, "left")
+    everything = [size for own in sizes for size in own]
+    greedy = generated(model, ids, mask, everything).sequences
+    drawn = generated(model, ids, mask, everything, do_sample=True, top_k=1, num_return_sequences=2).sequences
+    assert torch.equal(drawn, greedy.repeat_interleave(2, dim=0))
+
+
 def test_beams_see_the_images_of_their_own_sample(model: LVLM) -> None:
     rows, sizes = samples(model)
     ids, mask = batch(rows[:3], "left")
