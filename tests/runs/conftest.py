@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.adapters.world import toy_grid, use, write_checkpoints, write_tasks
+from vr_eval.adapters.answering import Answerer
+from vr_eval.adapters.questions import Question
 from vr_eval.config.grid import Grid
 
 
@@ -24,3 +27,17 @@ def grid(root: Path) -> Grid:
     made = toy_grid(root)
     write_checkpoints(made.cells)
     return made
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Question]:
+    """The questions that models are asked, in order."""
+    questions: list[Question] = []
+    prepare = Answerer._prepare
+
+    def counted(self: Answerer, question: Question) -> Any:
+        questions.append(question)
+        return prepare(self, question)
+
+    monkeypatch.setattr(Answerer, "_prepare", counted)
+    return questions

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -15,7 +13,6 @@ from datasets import Dataset, Features, Value
 from datasets import Image as Datum
 
 from tests.adapters.world import QUESTIONS, TASKS, png
-from vr_eval.adapters.answering import Answerer
 from vr_eval.adapters.data import commit_of
 from vr_eval.adapters.questions import Question
 from vr_eval.config import tasks as task_index
@@ -27,20 +24,6 @@ from vr_eval.runs.execute import run_grid
 from vr_eval.runs.store import trained_checkpoint
 
 OUT = Path("runs/toys")
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Question]]:
-    """The questions that models are asked, in order."""
-    questions: list[Question] = []
-    prepare = Answerer._prepare
-
-    def counted(self: Answerer, question: Question) -> Any:
-        questions.append(question)
-        return prepare(self, question)
-
-    monkeypatch.setattr(Answerer, "_prepare", counted)
-    return questions
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +38,6 @@ def folder(grid: Grid, place: int) -> Path:
 def metrics(grid: Grid, place: int) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder(grid, place) / "metrics.json").read_text())
     return content
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Question]]:
-    """The questions that models are asked, in order."""
-    questions: list[Question] = []
-    prepare = Answerer._prepare
-
-    def counted(self: Answerer, question: Question) -> Any:
-        questions.append(question)
-        return prepare(self, question)
-
-    monkeypatch.setattr(Answerer, "_prepare", counted)
-    return questions
 
 
 def test_a_run_leaves_everything_in_its_directory(grid: Grid, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vr_eval.config.fields import described
 from vr_eval.config.frozen import FrozenDict
+from vr_eval.hashes import sha256
 from vr_eval.models.chat_templates import TEMPLATES
 
 DATA = "a LLaVA-format .json or .jsonl file, a .parquet file or folder of the datasets library, or a hub id ID@REVISION"
@@ -40,8 +41,7 @@ class StageData:
         """
         path = Path(self.name).expanduser()
         if path.is_file():
-            status = path.stat()
-            return _hash_of(path, status.st_size, status.st_mtime_ns)
+            return sha256(path)
         if path.is_dir():
             listed = [(file, file.stat()) for file in sorted(path.rglob("*")) if file.is_file()]
             files = tuple((file.relative_to(path).as_posix(), st.st_size, st.st_mtime_ns) for file, st in listed)
@@ -50,14 +50,8 @@ class StageData:
 
 
 @lru_cache(maxsize=8)
-def _hash_of(path: Path, size: int, changed: int) -> str:
-    # Size and time are in the arguments only to notice a change; a plan asks once for each of its cells.
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@lru_cache(maxsize=8)
 def _hash_of_ends(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
+    # Size and time are in the arguments only to notice a change; a plan asks once for each of its cells.
     digest = hashlib.sha256()
     for name, size, _ in files:
         digest.update(f"{name}\0{size}\0".encode())

@@ -20,6 +20,7 @@ import yaml
 
 from vr_eval.config.official import packaged_files
 from vr_eval.config.tasks import Folders, included_files, task_fields, task_files
+from vr_eval.hashes import sha256, spread
 
 Content = Mapping[str, str]
 """Hashes of a task's `definition` and `data`; no entry for what is not covered."""
@@ -108,14 +109,13 @@ def _file(path: Path) -> str:
 @lru_cache(maxsize=4096)
 def _hash_of(path: Path, size: int, modified: int) -> str:
     # Size and time are in the arguments only to notice a change: a plan asks once for each of its cells.
+    if size <= _WHOLE:
+        return sha256(path)
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        if size <= _WHOLE:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        digest = hashlib.sha256()
-        for place in range(_PLACES):
-            file.seek((size - _BLOCK) * place // (_PLACES - 1))
-            digest.update(file.read(_BLOCK))
-        return digest.hexdigest()
+        for block in spread(file, _PLACES, _BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _definition(path: Path) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vr_eval.config.frozen import FrozenDict
 from vr_eval.config.recipe import Recipe
+from vr_eval.hashes import spread
 from vr_eval.micro.version import GENERATOR_VERSION
 from vr_eval.models.manifest import check_weights
 from vr_eval.models.presets import PRESETS
@@ -103,7 +104,6 @@ def _hash_of(folder: Path, files: tuple[tuple[str, int, int], ...], places: int 
             digest.update((folder / name).read_bytes())
             continue
         with (folder / name).open("rb") as file:
-            for place in range(places):
-                file.seek((size - _BLOCK) * place // (places - 1))
-                digest.update(file.read(_BLOCK))
+            for block in spread(file, places, _BLOCK):
+                digest.update(block)
     return digest.hexdigest()

@@ -15,7 +15,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from vr_eval.models.chat_templates import IMAGE, TEMPLATES, ChatTemplate
-from vr_eval.models.text import Piece
+from vr_eval.models.text import Piece, special_tokens
 
 Turns = Sequence[tuple[str, str]]
 """Questions, with `<image>` where an image stands, and their answers."""
@@ -131,8 +131,7 @@ class Chat:
 
     def _end(self, behind: str) -> str:
         """What of the text behind an answer ends it, spaces in front included; empty if nothing does."""
-        added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        marks = [self.template.end] if self.template.end else [*self.tokenizer.all_special_tokens, *added]
+        marks = {self.template.end} if self.template.end else special_tokens(self.tokenizer)
         text = behind.lstrip(" ")
         others = (self.tokenizer.bos_token, mark_of(self.tokenizer))
         found = [mark for mark in marks if mark not in others and text.startswith(mark)]

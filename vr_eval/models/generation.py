@@ -19,7 +19,6 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -27,6 +26,7 @@ from transformers import (
 
 from vr_eval.config.decoding import Rules
 from vr_eval.models.chat import Chat
+from vr_eval.models.text import special_tokens
 
 
 def only_tokens(config: GenerationConfig | None) -> GenerationConfig:
@@ -43,7 +43,7 @@ def end_tokens(model: PreTrainedModel, processor: Any) -> tuple[int, ...]:
     """
     tokenizer = processor.tokenizer
     declared = [*_ids(model.generation_config.eos_token_id), *_ids(model.config.get_text_config().eos_token_id)]
-    special = _special(tokenizer)
+    special = set(tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer))))
     known = [token for token in declared if token in special]
     found = [tokenizer.eos_token_id, *known, _end_of_turn(processor, special)]
     return tuple(dict.fromkeys(token for token in found if token is not None))
@@ -111,11 +111,6 @@ def _ids(value: int | Sequence[int] | None) -> Sequence[int]:
     if value is None:
         return ()
     return (value,) if isinstance(value, int) else value
-
-
-def _special(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    added = {token for token, about in tokenizer.added_tokens_decoder.items() if about.special}
-    return added | set(tokenizer.all_special_ids)
 
 
 def _end_of_turn(processor: Any, special: set[int]) -> int | None:

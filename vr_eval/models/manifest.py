@@ -6,7 +6,6 @@ business. Checkpoints that were made before hashes were kept have none, and are 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -15,6 +14,7 @@ from typing import Any
 
 from vr_eval.errors import InputError, Problem
 from vr_eval.files import write_atomic
+from vr_eval.hashes import sha256
 
 MANIFEST = "checkpoint.json"
 FILES = "files"
@@ -114,15 +114,3 @@ def _damaged(folder: Path, hashes: Mapping[str, str], stated: str, hint: str) ->
                 yield Problem(message, file=str(path), hint=hint)
         except OSError as error:
             yield Problem(f"this file cannot be read: {error.strerror}", file=str(path), hint=hint)
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file; computed once for as long as its size and time stay the same. Raises OSError."""
-    status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _sha256(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

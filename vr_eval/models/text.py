@@ -66,6 +66,12 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> To
     return Tokens(ids, _inside(offsets, spans, [piece.learned for piece in pieces]))
 
 
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Every token that a tokenizer calls special, under a name of its own or as an added one."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return added | set(tokenizer.all_special_tokens)
+
+
 def _joined(pieces: Sequence[Piece], rename: Callable[[str], str]) -> tuple[str, list[tuple[int, int]]]:
     """The whole text, control tokens renamed, and where each piece begins and ends in it."""
     text, spans = "", []
