@@ -154,6 +154,9 @@ def test_a_disk_that_fills_up_is_one_clear_error_and_what_is_there_is_kept(world
         pytest.skip("no disk of one's own can be mounted here")
     # Its size is not told this time, so that the disk is not known to be too small before it is full.
     world.hub.faults = [Fault(r"blobs=true", status=500)]
+    large, small = shards_of(world)
+    # Both are fetched at once: the small one is whole before the large one fills the disk.
+    world.hub.faults.append(Fault(large, pause=1.5))
     world.cache.mkdir()
     script = (
         f"mount -t tmpfs -o size=5m tmpfs {world.cache} && {{ $PYTHON -m vr_eval fetch real.yaml; echo first $?; "
@@ -166,6 +169,5 @@ def test_a_disk_that_fills_up_is_one_clear_error_and_what_is_there_is_kept(world
     assert "the same command goes on where it stopped" in done.err
     assert "MB left, and this takes about 7.0 MB" in done.err
     assert "Traceback" not in done.err
-    large, small = shards_of(world)
     assert done.files().count(small) == 1
     assert done.files().count(large) == 2
