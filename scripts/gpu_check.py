@@ -37,9 +37,9 @@ def main() -> int:
     from scripts.gpu import checks, tiny
     from scripts.gpu.bed import Bed, cells_of
     from scripts.gpu.ledger import Ledger
+    from vr_eval.catalog.backbone import Loading
+    from vr_eval.environment import describe, new_run_id
     from vr_eval.models.hub import quiet_loading
-    from vr_eval.models.spec import Loading
-    from vr_eval.runs.environment import describe, new_run_id
 
     if not options.tiny and not torch.cuda.is_available():
         print("there is no GPU here; --tiny checks small shapes on a CPU", file=sys.stderr)

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
-from vr_eval.config.recipe import Recipe
 from vr_eval.measure.question import PROMPT_TOKENS
 from vr_eval.measure.timing import Times, prefill_call, times
 from vr_eval.models.build import build_lvlm, lvlm_config

@@ -15,8 +15,8 @@ from transformers import (
 from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
 
 from tests.llava import text
+from vr_eval.catalog.backbone import Source
 from vr_eval.models.made_tokenizers import made_tokenizer
-from vr_eval.models.spec import Source
 
 PX, PATCH, GRID, MOST = 24, 4, 6, 6
 """Pixels of a tile and of a patch, patches along a side, and the most tiles of an image."""

@@ -40,11 +40,11 @@ from transformers import (
 )
 from transformers import CLIPVisionConfig as ClipConfig
 
+from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.backbones import BACKBONES
+from vr_eval.catalog.presets import PRESETS
 from vr_eval.micro.tokenizer import train_tokenizer
-from vr_eval.models.backbones import BACKBONES
 from vr_eval.models.made_tokenizers import made_tokenizer, write_tokenizer
-from vr_eval.models.presets import PRESETS
-from vr_eval.models.spec import Source, Tiling
 
 LLAVA_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from scripts.gpu.tiny import twin
-from vr_eval.models.backbones import BACKBONES
-from vr_eval.models.spec import BackboneSpec
-from vr_eval.models.stated import STATED
+from vr_eval.catalog.backbone import BackboneSpec
+from vr_eval.catalog.backbones import BACKBONES
+from vr_eval.catalog.stated import STATED
 
 
 def small_preset(name: str, monkeypatch: pytest.MonkeyPatch) -> BackboneSpec:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from vr_eval.catalog.tasks import task_fields
 from vr_eval.config.grid import load_grid
-from vr_eval.config.tasks import task_fields
 from vr_eval.errors import InputError
 from vr_eval.probes.file import load_probes
 from vr_eval.probes.run import _question

@@ -15,11 +15,11 @@ import pytest
 
 from vr_eval import places
 from vr_eval.cli import main
+from vr_eval.config.checkpoint_folders import find_checkpoint
 from vr_eval.config.grid import load_grid
 from vr_eval.errors import InputError
 from vr_eval.files import write_atomic
 from vr_eval.paths import has_home, home
-from vr_eval.runs.store import find_checkpoint
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 NOBODY = 54321
@@ -150,7 +150,7 @@ def test_wherever_it_shows_it_is_no_traceback(
     def fail(*arguments: object) -> None:
         raise OSError(number, os.strerror(number), str(home() / "features" / "x"))
 
-    monkeypatch.setattr("vr_eval.config.plan.plan_grid", fail)
+    monkeypatch.setattr("vr_eval.runs.plan.plan_grid", fail)
     assert main(["plan", "projectors"]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"vr-eval: {home() / 'features' / 'x'}: ")
@@ -161,7 +161,7 @@ def test_a_bug_is_still_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")
 
-    monkeypatch.setattr("vr_eval.config.plan.plan_grid", fail)
+    monkeypatch.setattr("vr_eval.runs.plan.plan_grid", fail)
     with pytest.raises(OSError, match="Bad file"):
         main(["plan", "projectors"])
 

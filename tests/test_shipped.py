@@ -12,13 +12,13 @@ from vr_eval.adapters.answering import Answerer
 from vr_eval.adapters.lmms import VrEval, evaluate
 from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.adapters.results import TaskResult
+from vr_eval.catalog.backbones import MICRO
 from vr_eval.config.cell import Cell
+from vr_eval.config.checkpoint_folders import shipped_checkpoint
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.config.identity import cell_id, checkpoint_id
-from vr_eval.micro.build import SHIPPED_GRIDS
-from vr_eval.models.backbones import MICRO
+from vr_eval.micro.build.weights import SHIPPED_GRIDS
 from vr_eval.models.checkpoints import load_checkpoint
-from vr_eval.runs.store import shipped_checkpoint
 
 DEMO = Path(__file__).resolve().parents[1] / "reports" / "demo"
 MEGABYTE = 1_000_000

@@ -259,7 +259,7 @@ def _load(options: argparse.Namespace) -> Grid:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from vr_eval.config.plan import plan_grid
+    from vr_eval.runs.plan import plan_grid
 
     plan = plan_grid(_load(options), options.out)
     print(plan.to_json() if options.json else plan.to_text())
@@ -312,14 +312,14 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from vr_eval.config import catalog
+    from vr_eval.config import listing
 
     if options.what == "methods":
-        print(catalog.list_methods(options.backbone))
+        print(listing.list_methods(options.backbone))
     elif options.what == "backbones":
-        print(catalog.list_backbones())
+        print(listing.list_backbones())
     else:
-        print(catalog.list_tasks() if options.what == "tasks" else catalog.list_ablations())
+        print(listing.list_tasks() if options.what == "tasks" else listing.list_ablations())
     return 0
 
 
@@ -348,7 +348,7 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _micro_build(options: argparse.Namespace) -> int:
-    from vr_eval.micro.build import build_all
+    from vr_eval.micro.build.weights import build_all
 
     build_all()
     return 0

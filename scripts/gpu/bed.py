@@ -13,14 +13,14 @@ from torch import Tensor
 
 from vr_eval.adapters.answering import left_padded, prepare
 from vr_eval.adapters.questions import Question
+from vr_eval.catalog.backbone import BackboneSpec, Loading
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
-from vr_eval.config.recipe import Recipe
 from vr_eval.methods.registry import METHODS, NONE, of_seam
 from vr_eval.models.build import build_lvlm, lvlm_config
 from vr_eval.models.features import FeatureStore, ImageEncoder
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor
-from vr_eval.models.spec import BackboneSpec, Loading
 
 RATIO = 4
 """Where a method has one (ours)."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vr_eval.models.backbones import BACKBONES
-from vr_eval.models.presets import PRESETS
-from vr_eval.models.spec import BackboneSpec, Tiling
-from vr_eval.models.stated import STATED, Stated
+from vr_eval.catalog.backbone import BackboneSpec, Tiling
+from vr_eval.catalog.backbones import BACKBONES
+from vr_eval.catalog.presets import PRESETS
+from vr_eval.catalog.stated import STATED, Stated
 
 GRID, PATCH_PX = 12, 14
 IMAGE_PX = GRID * PATCH_PX

@@ -13,8 +13,8 @@ import yaml
 from datasets import Dataset
 from PIL import Image
 
-from vr_eval.config.official import OFFICIAL, packaged_files
-from vr_eval.config.tasks import part_configs, task_fields
+from vr_eval.catalog.official_tasks import OFFICIAL, packaged_files
+from vr_eval.catalog.tasks import part_configs, task_fields
 
 Row = dict[str, Any]
 

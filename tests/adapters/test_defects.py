@@ -20,7 +20,7 @@ from tests.adapters.world import TASKS, use, write_tasks
 from vr_eval.adapters import defects, lmms
 from vr_eval.adapters.answering import Answerer
 from vr_eval.adapters.lmms_tasks import load_tasks, quiet
-from vr_eval.config.official import packaged_files
+from vr_eval.catalog.official_tasks import packaged_files
 from vr_eval.models.lvlm import LVLM
 
 

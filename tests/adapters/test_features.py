@@ -10,8 +10,8 @@ from PIL import Image
 from transformers import LlavaProcessor
 
 from tests.adapters.world import model, png
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
-from vr_eval.config.recipe import Recipe
 from vr_eval.models.features import FeatureStore, ImageEncoder, image_id, levels_of, tower_id
 from vr_eval.models.lvlm import LVLM
 

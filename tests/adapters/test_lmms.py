@@ -20,9 +20,9 @@ from vr_eval.adapters.answering import Answerer, CellError
 from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.adapters.manifest import manifests
 from vr_eval.adapters.results import TaskResult
-from vr_eval.config import tasks as task_index
+from vr_eval.catalog import tasks as task_index
+from vr_eval.catalog.backbones import MICRO
 from vr_eval.errors import InputError
-from vr_eval.models.backbones import MICRO
 from vr_eval.models.lvlm import LVLM
 
 REAL_TASKS = [task for tasks in MICRO.suites.values() for task in tasks]

@@ -21,8 +21,8 @@ from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.adapters.official import adapted
 from vr_eval.adapters.questions import Answer, Question
 from vr_eval.adapters.results import TaskResult
+from vr_eval.catalog.official_tasks import OFFICIAL, SUITES, packaged_files
 from vr_eval.config.decoding import Decoding
-from vr_eval.config.official import OFFICIAL, SUITES, packaged_files
 from vr_eval.errors import InputError
 from vr_eval.runs.evaluate import task_metrics
 
@@ -218,7 +218,7 @@ def test_a_metric_that_changed_its_name_is_one_clear_error(
         assert f"the task {name} has no metric" in message
         assert asked in message
         assert near in message
-        assert "install that, or correct vr_eval/config/official.py" in message
+        assert "install that, or correct vr_eval/catalog/official_tasks.py" in message
 
 
 def test_official_groups_of_plain_lmms_eval_load_with_our_limits(place: Path) -> None:

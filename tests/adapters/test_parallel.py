@@ -17,14 +17,14 @@ import yaml
 from tests.adapters.official_data import CASES, Row, picture, write_official
 from tests.adapters.world import GRID, TASKS, toy_grid, write_checkpoints
 from vr_eval.adapters.defects import in_order
+from vr_eval.catalog.official_tasks import OFFICIAL as SPECS
+from vr_eval.catalog.official_tasks import packaged_files
+from vr_eval.catalog.tasks import task_fields
 from vr_eval.config.cell import Cell
+from vr_eval.config.checkpoint_folders import find_checkpoint
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id
-from vr_eval.config.official import OFFICIAL as SPECS
-from vr_eval.config.official import packaged_files
-from vr_eval.config.tasks import task_fields
 from vr_eval.runs.execute import run_grid
-from vr_eval.runs.store import find_checkpoint
 
 BY_NAME = {case.task: case for case in CASES}
 TOYS = dict.fromkeys(TASKS, "toy_match")

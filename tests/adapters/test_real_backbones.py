@@ -17,14 +17,14 @@ from vr_eval.adapters import lmms
 from vr_eval.adapters.answering import Answerer, prepare
 from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.adapters.questions import Question
+from vr_eval.catalog.backbone import Source
+from vr_eval.catalog.backbones import BACKBONES
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
-from vr_eval.config.recipe import Recipe
 from vr_eval.errors import InputError
-from vr_eval.models.backbones import BACKBONES
 from vr_eval.models.build import build_lvlm, set_pruning
 from vr_eval.models.checkpoints import load_checkpoint, open_model
 from vr_eval.models.features import FeatureStore
-from vr_eval.models.spec import Source
 from vr_eval.runs.training import train_missing
 
 ASKED = [(0,), (1,), (5, 2), (), (3,), (4, 6)]

@@ -14,7 +14,9 @@ from PIL import Image
 from transformers import CLIPImageProcessor, CLIPVisionConfig, LlavaProcessor, Qwen2Config
 
 from vr_eval import paths
+from vr_eval.config import checkpoint_folders as store
 from vr_eval.config.cell import Cell
+from vr_eval.config.checkpoint_folders import trained_checkpoint
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.micro.tokenizer import train_tokenizer
@@ -22,8 +24,6 @@ from vr_eval.models.checkpoints import save_checkpoint
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import lvlm_processor
-from vr_eval.runs import store
-from vr_eval.runs.store import trained_checkpoint
 
 SIDE, PATCH = 48, 4
 TASKS = ("vr_toy_ocr", "vr_toy_doc")

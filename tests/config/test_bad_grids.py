@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.config.grid_texts import MINIMAL, PRODUCT
+from vr_eval.catalog.backbones import BACKBONES, MICRO
 from vr_eval.config.grid import load_grid
 from vr_eval.errors import InputError
 from vr_eval.methods.registry import METHODS
-from vr_eval.models.backbones import BACKBONES, MICRO
 
 Refused = Callable[..., str]
 HEAD = "name: a\nbackbone: micro\n"

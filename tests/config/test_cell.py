@@ -5,9 +5,9 @@ import pickle
 
 import pytest
 
+from vr_eval.catalog.frozen import FrozenDict
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
-from vr_eval.config.frozen import FrozenDict
-from vr_eval.config.recipe import Recipe
 
 
 def make(projector: str = "tokenpacker", ratio: int = 4, refusion: str = "none", **options: dict[str, object]) -> Cell:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from vr_eval.config.catalog import list_methods
+from vr_eval.catalog.backbones import BACKBONES, MICRO
 from vr_eval.config.grid import Grid
-from vr_eval.config.plan import plan_grid
+from vr_eval.config.listing import list_methods
 from vr_eval.methods.options import downsample_factors
 from vr_eval.methods.registry import METHODS, projectors, prunings, refusions
-from vr_eval.models.backbones import BACKBONES, MICRO
+from vr_eval.runs.plan import plan_grid
 
 HEAD = "name: a\nbackbone: micro\n"
 

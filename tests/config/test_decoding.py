@@ -10,9 +10,9 @@ from tests.config.grid_texts import PRODUCT
 from vr_eval.config.decoding import NEW_TOKENS, Decoding, Rules, given_decoding
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, cell_identity
-from vr_eval.config.plan import plan_grid
 from vr_eval.config.schema import document_keys
 from vr_eval.errors import InputError
+from vr_eval.runs.plan import plan_grid
 
 Load = Callable[..., Grid]
 REAL = "name: a\nbackbone: llava_1_5_7b\ntasks: [ocrbench]\ncells: [{projector: mlp}]\n"

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.backbones import BACKBONES
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.config.identity import cell_id, checkpoint_id, checkpoint_identity
-from vr_eval.config.plan import plan_grid
 from vr_eval.config.schema import document_keys
-from vr_eval.models.backbones import BACKBONES
-from vr_eval.models.spec import Source, Tiling
 from vr_eval.probes.file import load_probes
+from vr_eval.runs.plan import plan_grid
 
 NEXT = BACKBONES["llava_next_vicuna_7b"]
 GRID = """\

@@ -14,19 +14,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vr_eval.catalog.fields import checked
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.cli import main
 from vr_eval.config.backbone_keys import DescribedBackbone
 from vr_eval.config.decoding import Decoding
 from vr_eval.config.document import MAX_ENTRIES, MAX_PROBLEMS, MAX_VALUES
-from vr_eval.config.fields import checked
 from vr_eval.config.grid import Grid, load_grid
-from vr_eval.config.plan import plan_grid
-from vr_eval.config.recipe import Recipe
 from vr_eval.config.schema import MAX_CELLS, MAX_EXCLUDED, GridFile
 from vr_eval.errors import InputError, Problem
 from vr_eval.methods.registry import METHODS
 from vr_eval.probes.file import load_probes
 from vr_eval.probes.options import ProbeFile
+from vr_eval.runs.plan import plan_grid
 
 Load = Callable[..., Grid]
 Refused = Callable[..., str]

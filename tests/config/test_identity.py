@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from tests.config.grid_texts import PRODUCT, write_task
+from vr_eval.catalog.backbones import BACKBONES, MICRO, weights_hash
+from vr_eval.catalog.frozen import FrozenDict
+from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.tasks import _scan, task_fields, task_version
 from vr_eval.config import identity
 from vr_eval.config.cell import Cell
-from vr_eval.config.frozen import FrozenDict
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id, digest
-from vr_eval.config.recipe import Recipe
-from vr_eval.config.tasks import _scan, task_fields, task_version
 from vr_eval.errors import InputError
 from vr_eval.methods.registry import METHODS
-from vr_eval.models.backbones import BACKBONES, MICRO, weights_hash
 
 NUMBERS = [
     field for field in dataclasses.fields(Recipe) if isinstance(field.default, int | float) and field.name != "broken"
@@ -215,7 +215,7 @@ def test_the_weights_of_the_backbone_change_the_identity(tmp_path: Path, monkeyp
 
 def test_ids_are_the_same_in_every_process() -> None:
     code = (
-        "from vr_eval.config.cell import Cell; from vr_eval.config.recipe import Recipe;"
+        "from vr_eval.config.cell import Cell; from vr_eval.catalog.recipe import Recipe;"
         "from vr_eval.config.identity import checkpoint_id;"
         "print(checkpoint_id(Cell('micro', 'tokenpacker', 4, 'vision_remember', 'none', 0,"
         "{'vision_remember': {'halo': 1, 'ffn': True}, 'tokenpacker': {'heads': 4}}, Recipe())))"

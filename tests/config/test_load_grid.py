@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.config.grid_texts import MINIMAL, PRODUCT
+from vr_eval.catalog.backbones import MICRO
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.grid import Grid, load_grid
-from vr_eval.config.recipe import Recipe
-from vr_eval.models.backbones import MICRO
 
 Load = Callable[..., Grid]
 

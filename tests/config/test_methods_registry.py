@@ -6,7 +6,8 @@ from math import isqrt
 
 import pytest
 
-from vr_eval.config.fields import allowed_of, checked, info_of
+from vr_eval.catalog.backbones import FEATURES, MICRO
+from vr_eval.catalog.fields import allowed_of, checked, info_of
 from vr_eval.methods.options import (
     TOKENPACKER_LEVELS,
     VISION_REMEMBER_LEVELS,
@@ -16,7 +17,6 @@ from vr_eval.methods.options import (
     levels_at,
 )
 from vr_eval.methods.registry import METHODS, projectors, prunings, refusions, square_ratios, stride
-from vr_eval.models.backbones import FEATURES, MICRO
 
 DEPTHS = (1, 2, 3, 4, 6, 8, 12, 16, 18, 22, 24, 26, 27, 28, 32, 40, 80)
 

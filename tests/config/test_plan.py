@@ -9,18 +9,18 @@ import pytest
 
 from tests.config.grid_texts import MINIMAL, PRODUCT
 from vr_eval import paths
-from vr_eval.config import plan as planning
-from vr_eval.config.catalog import list_ablations, list_backbones, list_methods
-from vr_eval.config.fields import info_of
+from vr_eval.catalog.backbones import BACKBONES, MICRO
+from vr_eval.catalog.fields import info_of
+from vr_eval.config import checkpoint_folders as store
+from vr_eval.config.checkpoint_folders import find_checkpoint, trained_checkpoint
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
-from vr_eval.config.plan import duration, plan_grid
+from vr_eval.config.listing import list_ablations, list_backbones, list_methods
 from vr_eval.config.schema import ROW_KEYS, GridFile, document_keys, grid_keys
 from vr_eval.errors import InputError
 from vr_eval.methods.registry import METHODS
-from vr_eval.models.backbones import BACKBONES, MICRO
-from vr_eval.runs import store
-from vr_eval.runs.store import find_checkpoint, trained_checkpoint
+from vr_eval.runs import plan as planning
+from vr_eval.runs.plan import duration, plan_grid
 
 Load = Callable[..., Grid]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from vr_eval import paths
-from vr_eval.config.catalog import list_tasks
+from vr_eval.catalog.backbones import BACKBONES, MICRO
+from vr_eval.catalog.official_tasks import OFFICIAL, packaged_files
+from vr_eval.catalog.sizes import PUBLISHED, published, questions_of
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.config.identity import cell_id
-from vr_eval.config.official import OFFICIAL, packaged_files
-from vr_eval.config.plan import plan_grid
-from vr_eval.config.sizes import PUBLISHED, published, questions_of
-from vr_eval.models.backbones import BACKBONES, MICRO
+from vr_eval.config.listing import list_tasks
+from vr_eval.runs.plan import plan_grid
 
 PRESET = "llava_1_5_7b"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.config.grid_texts import MINIMAL
+from vr_eval.catalog.official_tasks import definition_version, packaged_files
+from vr_eval.catalog.tasks import task_data, task_files, task_version
 from vr_eval.cli import main
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.config.identity import cell_identity
-from vr_eval.config.official import definition_version, packaged_files
-from vr_eval.config.plan import plan_grid
-from vr_eval.config.tasks import task_data, task_files, task_version
+from vr_eval.runs.plan import plan_grid
 
 Load = Callable[..., Grid]
 Refused = Callable[..., str]
@@ -129,7 +129,7 @@ def test_hidden_folders_and_parts_define_nothing(mine: Path, load: Load) -> None
 
 
 def test_a_folder_with_too_much_in_it_is_refused(mine: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vr_eval.config.tasks._MOST_ENTRIES", 10)
+    monkeypatch.setattr("vr_eval.catalog.tasks._MOST_ENTRIES", 10)
     for number in range(12):
         (mine / f"image{number}.png").write_bytes(b"")
     message = refused(OWN, tasks_path=["mine"])

@@ -20,6 +20,7 @@ from tests.hub.content import Repository
 from tests.hub.faults import Fault
 from tests.hub.server import serving
 from vr_eval import cli
+from vr_eval.catalog.backbone import Source
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.doctor import disk as disks
 from vr_eval.doctor import examine as examining
@@ -32,7 +33,6 @@ from vr_eval.doctor.hub import Hub, chosen, in_time, look
 from vr_eval.doctor.needs import Need, _weights_bytes
 from vr_eval.doctor.notation import bytes_text
 from vr_eval.errors import InputError
-from vr_eval.models.spec import Source
 
 DATA = Need("dataset", "someone/data", "en", ("mme",))
 MODEL = Need("weights", "someone/model", "main", ("llava",))

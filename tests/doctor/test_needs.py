@@ -14,10 +14,10 @@ from huggingface_hub import constants
 
 from tests.adapters.official_data import CASES
 from vr_eval.adapters.lmms_tasks import load_tasks
+from vr_eval.catalog.backbones import BACKBONES
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.grid import load_grid
-from vr_eval.config.recipe import Recipe
 from vr_eval.doctor.needs import all_needs, dataset_needs, needs_of, training_needs, weight_needs
-from vr_eval.models.backbones import BACKBONES
 
 PRESET = "llava_next_qwen2_0_5b"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

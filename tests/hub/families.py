@@ -11,7 +11,7 @@ from typing import Any
 from tests.hub import parts, tables
 from tests.hub import repositories as models
 from tests.hub.content import Repository
-from vr_eval.models.spec import Tiling
+from vr_eval.catalog.backbone import Tiling
 
 GRID = """\
 # Is what is claimed of real models so?

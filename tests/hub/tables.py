@@ -12,8 +12,8 @@ from datasets import Dataset
 from tests.adapters.official_data import CASES
 from tests.hub.content import Repository
 from tests.llava import image
-from vr_eval.config.official import OFFICIAL
-from vr_eval.config.tasks import packaged_files, part_configs, task_fields
+from vr_eval.catalog.official_tasks import OFFICIAL
+from vr_eval.catalog.tasks import packaged_files, part_configs, task_fields
 
 BY_TASK = {case.task: case for case in CASES}
 OF_EACH_SUITE = ("textvqa_val", "chartqa", "docvqa_val", "mme")

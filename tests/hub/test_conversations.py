@@ -15,7 +15,7 @@ from tests.hub.world import World
 
 READ = """
 import json, sys
-from vr_eval.config.recipe import StageData
+from vr_eval.catalog.recipe import StageData
 from vr_eval.training.records import open_records
 from vr_eval.training.typed import BrokenSample
 

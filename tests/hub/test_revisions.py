@@ -148,7 +148,7 @@ def test_a_run_that_downloads_itself_goes_on_where_a_shard_broke_off(world: Worl
 
 PINNED = """
 import sys
-from vr_eval.config.recipe import StageData
+from vr_eval.catalog.recipe import StageData
 from vr_eval.errors import InputError
 from vr_eval.training.records import open_records
 for name in sys.argv[1:]:

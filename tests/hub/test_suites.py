@@ -11,7 +11,7 @@ from tests.hub.families import LLAVA
 from tests.hub.server import serving
 from tests.hub.tables import BY_TASK, official
 from tests.hub.world import World
-from vr_eval.config.official import SUITES
+from vr_eval.catalog.official_tasks import SUITES
 
 
 @pytest.mark.slow

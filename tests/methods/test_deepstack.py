@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.tiny import pixels, prompt, tiny_lvlm
+from vr_eval.catalog.backbones import MICRO
 from vr_eval.layers.windows import window_index
 from vr_eval.methods.base import Shapes, VisionFeatures
 from vr_eval.methods.deepstack import (
@@ -22,7 +23,6 @@ from vr_eval.methods.deepstack import (
 )
 from vr_eval.methods.levels import StackedLevel
 from vr_eval.methods.options import DeepStackOptions
-from vr_eval.models.backbones import MICRO
 from vr_eval.models.lvlm import LVLM
 
 

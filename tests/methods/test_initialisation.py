@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from vr_eval.methods.base import Shapes
-from vr_eval.methods.build import build_method
 from vr_eval.methods.registry import METHODS
+from vr_eval.models.methods import build_method
 
 SHAPES = Shapes(grid=12, tower_width=64, tower_depth=24, select_layer=23, decoder_width=96, decoder_depth=24, stride=2)
 ZERO = 0.0

@@ -14,8 +14,8 @@ from torch import Tensor
 from tests.methods.reference_vision_remember import Definition, Maps, Vector, block, guide_of
 from tests.methods.scene import SHAPES, Scene
 from vr_eval.methods.base import Shapes
-from vr_eval.methods.build import build_method
 from vr_eval.methods.registry import METHODS
+from vr_eval.models.methods import build_method
 
 LEVELS = (1, 2, 4)
 LOOKED_AT = [("local", 0), ("local", 1), ("local", 2), ("global", 0)]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from vr_eval.methods.base import Shapes
-from vr_eval.methods.build import build_method
 from vr_eval.methods.registry import METHODS
+from vr_eval.models.methods import build_method
 
 SMALL = Shapes(grid=12, tower_width=96, tower_depth=4, select_layer=4, decoder_width=128, decoder_depth=40, stride=1)
 LARGE = Shapes(

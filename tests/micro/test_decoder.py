@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from vr_eval.micro.build.decoder import transcript
 from vr_eval.micro.data import COLOURS, GLYPHS
-from vr_eval.micro.decoder import transcript
 
 NAMES = ("", *COLOURS)
 

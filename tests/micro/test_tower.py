@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import CLIPVisionModel
 
-from vr_eval.micro.tower import tower_config, unit_features
+from vr_eval.micro.build.tower import tower_config, unit_features
 
 
 @torch.no_grad()

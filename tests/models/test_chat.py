@@ -12,11 +12,11 @@ from tokenizers.models import BPE
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tests.llava import LLAVA_TEMPLATE
+from vr_eval.catalog.backbone import Source
+from vr_eval.catalog.chat_templates import TEMPLATES, ChatTemplate, family_template
 from vr_eval.models.chat import Chat, image_text, placed
-from vr_eval.models.chat_templates import TEMPLATES, ChatTemplate, family_template
 from vr_eval.models.made_tokenizers import KINDS, QWEN2_TEMPLATE, made_tokenizer
 from vr_eval.models.processor import with_image_token, with_template
-from vr_eval.models.spec import Source
 from vr_eval.models.text import Piece, tokens_of
 from vr_eval.training.conversation import Encoded
 from vr_eval.training.templates import Template

@@ -25,6 +25,7 @@ from transformers import (
 from tests.llava import NEXT_POINTS, PATCH, PX, SQUARE, image, ported, vision
 from vr_eval.adapters.answering import Answerer
 from vr_eval.adapters.questions import Question
+from vr_eval.catalog.backbone import Source
 from vr_eval.config.cell import Cell
 from vr_eval.config.decoding import Decoding, Rules
 from vr_eval.config.grid import load_grid
@@ -35,7 +36,6 @@ from vr_eval.models.lvlm import LVLM
 from vr_eval.models.made_tokenizers import made_tokenizer, write_tokenizer
 from vr_eval.models.pretrained import load_pretrained
 from vr_eval.models.processor import Processor
-from vr_eval.models.spec import Source
 
 WILD = {
     "do_sample": True,

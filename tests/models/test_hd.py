@@ -12,17 +12,17 @@ from PIL import Image
 
 from tests.llava import PX, SIZES, SIZES_OF_SPEC, asked, image, original, ported, tokenizer
 from tests.models.test_tiles import sizes_of
+from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.backbones import BACKBONES
+from vr_eval.catalog.presets.llava_hd_vicuna_7b import LLAVA_HD_VICUNA_7B
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
-from vr_eval.config.recipe import Recipe
-from vr_eval.models.backbones import BACKBONES
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import load_checkpoint, save_checkpoint
 from vr_eval.models.features import processed
 from vr_eval.models.grids import drawn_size, grid_of
 from vr_eval.models.hd import HDImageProcessor, cut, mark_ids
-from vr_eval.models.presets.llava_hd_vicuna_7b import LLAVA_HD_VICUNA_7B
 from vr_eval.models.pretrained import load_pretrained
-from vr_eval.models.spec import Source, Tiling
 from vr_eval.models.tiles import BASE_ONLY, NEWLINE, SEPARATOR, place
 
 OFFICIAL = {

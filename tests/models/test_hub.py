@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig
 
 from tests.llava import original, ported
+from vr_eval.catalog.backbone import Loading, Source
 from vr_eval.errors import InputError
 from vr_eval.models import hub
 from vr_eval.models.pretrained import load_pretrained
-from vr_eval.models.spec import Loading, Source
 
 SOURCE = Source("someone/llava", "v2")
 

@@ -15,15 +15,15 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from tests.internvl import MOST, PX, asked, internvl
 from tests.llava import SIZES, SIZES_OF_SPEC, image
 from tests.models.test_tiles import sizes_of
+from vr_eval.catalog.backbone import Loading, Source, Tiling
+from vr_eval.catalog.backbones import BACKBONES
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
-from vr_eval.config.recipe import Recipe
 from vr_eval.errors import InputError
-from vr_eval.models.backbones import BACKBONES
 from vr_eval.models.build import build_lvlm, set_pruning
 from vr_eval.models.checkpoints import load_checkpoint, save_checkpoint
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.pretrained import load_pretrained
-from vr_eval.models.spec import Loading, Source, Tiling
 
 NAME = "internvl3_1b"
 

@@ -13,14 +13,14 @@ from huggingface_hub import constants, snapshot_download
 
 from tests.adapters.world import write_checkpoint
 from tests.llava import ported
+from vr_eval.catalog import backbones
+from vr_eval.catalog.backbone import Source
+from vr_eval.catalog.backbones import MICRO, weights_hash
+from vr_eval.checksums import FILES, MANIFEST, check_checkpoints, file_hashes, read_manifest
 from vr_eval.cli import main
 from vr_eval.errors import InputError
-from vr_eval.models import backbones
-from vr_eval.models.backbones import MICRO, weights_hash
 from vr_eval.models.checkpoints import load_checkpoint
-from vr_eval.models.manifest import FILES, MANIFEST, check_checkpoints, file_hashes, read_manifest
 from vr_eval.models.pretrained import load_pretrained
-from vr_eval.models.spec import Source
 from vr_eval.paths import PACKAGE
 
 SHIPPED = sorted((PACKAGE / "micro" / "checkpoints").iterdir())

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from vr_eval.config.catalog import list_backbones, list_methods
+from vr_eval.catalog.backbone import BackboneSpec, Source, Tiling
+from vr_eval.catalog.backbones import BACKBONES, weights_hash
+from vr_eval.catalog.presets import PRESETS
 from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import checkpoint_id
+from vr_eval.config.listing import list_backbones, list_methods
 from vr_eval.errors import InputError
 from vr_eval.methods.registry import METHODS
-from vr_eval.models.backbones import BACKBONES, weights_hash
-from vr_eval.models.presets import PRESETS
-from vr_eval.models.spec import BackboneSpec, Source, Tiling
 
 GRID = """\
 name: real
@@ -108,12 +108,12 @@ def test_resolutions_are_those_of_transformers_processor() -> None:
 
 
 def test_presets_need_no_torch() -> None:
-    code = "import sys; import vr_eval.models.presets, vr_eval.config.plan; sys.exit('torch' in sys.modules)"
+    code = "import sys; import vr_eval.catalog.presets, vr_eval.config.plan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_plan_of_a_backbone_whose_speed_was_not_measured_gives_no_time(tmp_path: Path, versions: None) -> None:
-    from vr_eval.config.plan import plan_grid
+    from vr_eval.runs.plan import plan_grid
 
     file = tmp_path / "real.yaml"
     data = "recipe: {stage1_data: someone/captions@main}\n"

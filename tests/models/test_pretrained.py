@@ -10,9 +10,9 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 from tests.llava import KINDS, SIZES, asked, image, original, ported
+from vr_eval.catalog.backbone import Loading
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.pretrained import load_pretrained
-from vr_eval.models.spec import Loading
 
 
 @pytest.fixture(params=KINDS, scope="module")

@@ -15,22 +15,22 @@ from tests.llava import image
 from tests.shapes import small_preset
 from vr_eval.adapters.answering import Answerer
 from vr_eval.adapters.questions import Question
+from vr_eval.catalog.backbone import BackboneSpec, Loading, Source
+from vr_eval.catalog.backbones import BACKBONES
+from vr_eval.catalog.presets import PRESETS
+from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.stated import STATED, is_stated
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import checkpoint_id
-from vr_eval.config.recipe import Recipe
 from vr_eval.errors import InputError
-from vr_eval.models.backbones import BACKBONES
 from vr_eval.models.build import build_lvlm, cell_model
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.llava import describe
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.presets import PRESETS
 from vr_eval.models.pretrained import check_sizes
 from vr_eval.models.processor import Processor
 from vr_eval.models.random_weights import published_without_weights
-from vr_eval.models.spec import BackboneSpec, Loading, Source
-from vr_eval.models.stated import STATED, is_stated
 
 NAMES = [spec.name for spec in PRESETS]
 MILLIONS = {

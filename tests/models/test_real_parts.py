@@ -24,18 +24,18 @@ from transformers import (
 from tests.llava import NEXT_POINTS, PX, SIZES_OF_SPEC, SQUARE, image, ported, vision
 from vr_eval.adapters.answering import Answerer, prepare
 from vr_eval.adapters.questions import Question
+from vr_eval.catalog.backbone import BackboneSpec, Source, Tiling
+from vr_eval.catalog.backbones import BACKBONES
+from vr_eval.catalog.chat_templates import TEMPLATES
+from vr_eval.catalog.presets import PRESETS
+from vr_eval.catalog.recipe import Recipe, StageData
 from vr_eval.config.cell import Cell
-from vr_eval.config.recipe import Recipe, StageData
 from vr_eval.errors import InputError
-from vr_eval.models.backbones import BACKBONES
 from vr_eval.models.build import build_lvlm
-from vr_eval.models.chat_templates import TEMPLATES
 from vr_eval.models.checkpoints import load_checkpoint, save_checkpoint
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.made_tokenizers import made_tokenizer, write_tokenizer
-from vr_eval.models.presets import PRESETS
 from vr_eval.models.pretrained import load_pretrained
-from vr_eval.models.spec import BackboneSpec, Source, Tiling
 from vr_eval.training.templates import Template, ask_as_trained
 
 FAMILIES: dict[str, type[PreTrainedConfig]] = {

@@ -17,11 +17,11 @@ from transformers import LlavaNextImageProcessor, LlavaOnevisionImageProcessor
 from tests import internvl
 from tests.llava import NEXT_POINTS, ONEVISION_POINTS, SIZES, asked, image, ported
 from tests.tiny import IMAGE, PAD, SIDE, batch, tiny_lvlm
+from vr_eval.catalog.backbone import Tiling
 from vr_eval.models.hd import HDImageProcessor
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.pretrained import load_pretrained
 from vr_eval.models.processor import fitted
-from vr_eval.models.spec import Tiling
 from vr_eval.models.tiles import NEWLINE, place, shown_sizes
 
 NEXT = {"pinpoints": [[y * 2, x * 2] for y, x in NEXT_POINTS], "limit": None, "lone": False}

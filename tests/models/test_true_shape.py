@@ -10,8 +10,8 @@ import torch
 
 from scripts.gpu.bed import Bed, cells_of
 from vr_eval.adapters.answering import Answerer
-from vr_eval.models.backbones import BACKBONES
-from vr_eval.models.spec import Loading
+from vr_eval.catalog.backbone import Loading
+from vr_eval.catalog.backbones import BACKBONES
 from vr_eval.training.trainer import fast_bfloat16
 
 NAME = "llava_next_qwen2_0_5b"

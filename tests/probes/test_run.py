@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 from vr_eval import cli
+from vr_eval.config.checkpoint_folders import trained_checkpoint
 from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.errors import InputError
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import save_checkpoint
 from vr_eval.probes.report import build
-from vr_eval.runs.store import trained_checkpoint
 
 GRID = """
 name: tiny

@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import GotOcr2ImageProcessor, LlavaNextImageProcessor, LlavaOnevisionImageProcessor
 
 from tests.tiny import IMAGE, SIDE, pixels, tiny_lvlm
+from vr_eval.catalog.backbone import Tiling
 from vr_eval.models.hd import HDImageProcessor
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.spec import Tiling
 from vr_eval.models.tiles import BASE_ONLY
 from vr_eval.probes.extract import Subject
 from vr_eval.probes.taps import POOLS, Pooled, encode, levels_read, run_tapped, taps_of

@@ -10,10 +10,10 @@ import torch
 
 from tests.adapters.world import GRID, toy_grid
 from vr_eval.cli import main
+from vr_eval.config.checkpoint_folders import trained_checkpoint
 from vr_eval.config.grid import Grid
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.runs.bench import bench_grid, inference_twin
-from vr_eval.runs.store import trained_checkpoint
 
 PRUNED = "  - {projector: mlp, pruning: fastv, fastv.keep_ratio: 0.25}\n"
 

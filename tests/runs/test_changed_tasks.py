@@ -15,13 +15,13 @@ from datasets import Image as Datum
 from tests.adapters.world import QUESTIONS, TASKS, png
 from vr_eval.adapters.data import commit_of
 from vr_eval.adapters.questions import Question
-from vr_eval.config import tasks as task_index
+from vr_eval.catalog import tasks as task_index
+from vr_eval.catalog.task_content import task_content
+from vr_eval.config.checkpoint_folders import trained_checkpoint
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id
-from vr_eval.config.plan import plan_grid
-from vr_eval.config.task_content import task_content
 from vr_eval.runs.execute import run_grid
-from vr_eval.runs.store import trained_checkpoint
+from vr_eval.runs.plan import plan_grid
 
 OUT = Path("runs/toys")
 

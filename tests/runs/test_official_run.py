@@ -20,10 +20,10 @@ from tests.llava import tiny_preset
 from vr_eval.adapters import lmms_tasks
 from vr_eval.adapters.answering import Answerer
 from vr_eval.adapters.questions import Answer, Question
+from vr_eval.catalog.official_tasks import OFFICIAL, SUITES
 from vr_eval.cli import main
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.config.identity import cell_id
-from vr_eval.config.official import OFFICIAL, SUITES
 from vr_eval.report.images import kept_images
 
 BY_NAME = {case.task: case for case in CASES}

@@ -21,7 +21,7 @@ START = """
 import os, signal, sys
 from pathlib import Path
 from vr_eval import paths
-from vr_eval.runs import store
+from vr_eval.config import checkpoint_folders as store
 resource = paths.resource
 store.PACKAGE = Path("package").absolute()
 paths.resource = lambda name: Path(name).absolute() if name == "tasks" else resource(name)

@@ -18,13 +18,13 @@ import pytest
 from tests.adapters.world import GRID as TOYS
 from tests.shapes import small_preset
 from vr_eval.cli import main
+from vr_eval.config.checkpoint_folders import trained_checkpoint
 from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import cell_id, checkpoint_id
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import save_checkpoint
 from vr_eval.report import build
 from vr_eval.runs.bench import bench_grid
-from vr_eval.runs.store import trained_checkpoint
 
 NAME = "llava_next_qwen2_0_5b"
 GRID = f"""\

@@ -15,13 +15,13 @@ import pytest
 from tests.adapters.world import GRID, QUESTIONS, TASKS, toy_grid, write_checkpoint, write_checkpoints, write_tasks
 from vr_eval.adapters.answering import Answerer
 from vr_eval.adapters.questions import Question
+from vr_eval.config.checkpoint_folders import trained_checkpoint
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
 from vr_eval.errors import InputError, VrEvalError
 from vr_eval.models.features import FeatureStore
 from vr_eval.runs.execute import run_grid, train_grid
 from vr_eval.runs.records import COLUMNS
-from vr_eval.runs.store import trained_checkpoint
 
 OUT = Path("runs/toys")
 WITH_REFUSION = "  - {projector: avg_pool, ratio: 4, refusion: vision_remember}"

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from vr_eval.catalog.backbones import MICRO
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
-from vr_eval.config.recipe import Recipe
 from vr_eval.micro.corpus import training_corpus
-from vr_eval.models.backbones import MICRO
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.features import FeatureStore, ImageEncoder

@@ -15,7 +15,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from pyarrow import parquet
 
-from vr_eval.config.recipe import StageData
+from vr_eval.catalog.recipe import StageData
 from vr_eval.errors import InputError
 from vr_eval.training.records import Records, open_records
 from vr_eval.training.typed import BrokenSample

@@ -18,17 +18,17 @@ from torch.utils.data import DataLoader
 
 from tests.damaged import odd_exif
 from tests.llava import image, tiny_preset, tokenizer
+from vr_eval.catalog.backbones import BACKBONES
 from vr_eval.cli import main
 from vr_eval.config import identity
+from vr_eval.config.checkpoint_folders import trained_checkpoint
 from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.errors import InputError, VrEvalError
-from vr_eval.models.backbones import BACKBONES
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import load_checkpoint, read_manifest
 from vr_eval.models.lvlm import IGNORE
 from vr_eval.models.tiles import place
-from vr_eval.runs.store import trained_checkpoint
 from vr_eval.training.conversation import encode
 from vr_eval.training.data import padded
 from vr_eval.training.dialogues import Shown, collate_dialogues, dialogues

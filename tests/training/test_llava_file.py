@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from vr_eval.config.recipe import StageData
+from vr_eval.catalog.recipe import StageData
 from vr_eval.errors import InputError
 from vr_eval.paths import home
 from vr_eval.training.records import Records, open_records
@@ -163,7 +163,7 @@ def test_1500_damaged_files(tmp_path: Path, name: str) -> None:
 KILLED = """\
 import os, sys
 import pyarrow as pa
-from vr_eval.config.recipe import StageData
+from vr_eval.catalog.recipe import StageData
 from vr_eval.training.records import open_records
 
 make = pa.RecordBatch.from_pylist

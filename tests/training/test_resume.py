@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from vr_eval import cli
-from vr_eval.runs import store
+from vr_eval.config import checkpoint_folders as store
 from vr_eval.training import cell as module
 from vr_eval.training import sources
 from vr_eval.training.data import collate

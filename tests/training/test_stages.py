@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from tests.tiny import PROJECTORS, tiny_lvlm
+from vr_eval.catalog.frozen import FrozenDict
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
-from vr_eval.config.frozen import FrozenDict
-from vr_eval.config.recipe import Recipe
 from vr_eval.methods.registry import METHODS
 from vr_eval.training.stages import describe, stages_of
 

@@ -33,9 +33,9 @@ from vr_eval.adapters.lmms_tasks import LazyTask, quiet
 from vr_eval.adapters.official import in_points, score_units
 from vr_eval.adapters.questions import Answer, Messages, Question
 from vr_eval.adapters.results import TaskResult, scored
+from vr_eval.catalog.backbone import Loading
 from vr_eval.config.decoding import Decoding, given_decoding
 from vr_eval.models.checkpoints import open_model
-from vr_eval.models.spec import Loading
 
 REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
 """What lmms-eval's command line strips from answers by default; its Python API strips nothing."""
@@ -74,7 +74,7 @@ class VrEval(lmms):
         """What `--model_args` may hold. `cell` is used for nothing: lmms-eval's caches are keyed by these arguments.
 
         `pretrained` is a checkpoint's folder, or a LLaVA or InternVL one in a folder or on the hub (at `revision`); the
-        others say how it is loaded (`vr_eval.models.spec.Loading`) and how answers are generated: `temperature` and all
+        others say how it is loaded (`catalog.backbone.Loading`) and how answers are generated: `temperature` and all
         other keys of `decoding` in a grid file, which win over what a task asks for (and over `--gen_kwargs`, which
         change that); `seed` counts where tokens are drawn.
 

@@ -22,8 +22,8 @@ from tqdm import tqdm
 from vr_eval.adapters import defects
 from vr_eval.adapters.data import check_files, no_data, no_judge
 from vr_eval.adapters.official import Aggregations, Document, MissingColumn, adapted, check
-from vr_eval.config.official import OFFICIAL, OfficialTask
-from vr_eval.config.tasks import Folders, task_files
+from vr_eval.catalog.official_tasks import OFFICIAL, OfficialTask
+from vr_eval.catalog.tasks import Folders, task_files
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.models.reading import UnreadableImage, read_image
 

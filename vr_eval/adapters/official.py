@@ -14,8 +14,8 @@ from vr_eval.adapters.answering import CellError
 from vr_eval.adapters.data import data_cache
 from vr_eval.adapters.questions import Answer
 from vr_eval.adapters.results import Scored, target_text
-from vr_eval.config.official import OWN, Metric, OfficialTask
-from vr_eval.config.tasks import TaskData, part_configs
+from vr_eval.catalog.official_tasks import OWN, Metric, OfficialTask
+from vr_eval.catalog.tasks import TaskData, part_configs
 from vr_eval.errors import InputError, Problem, nearest
 
 Aggregations = Mapping[str, Callable[..., Any]]
@@ -172,7 +172,7 @@ def _metric_gone(spec: OfficialTask, metric: Metric, file: Path, listed: Any) ->
         key="metric_list",
         allowed=", ".join(listed),
         nearest=nearest(metric.key, listed),
-        hint="Its scores are defined for lmms-eval 0.7.3: install that, or correct vr_eval/config/official.py.",
+        hint="Its scores are defined for lmms-eval 0.7.3: install that, or correct vr_eval/catalog/official_tasks.py.",
     )
 
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.backbones import BACKBONES, BackboneSpec
 from vr_eval.config.backbone_keys import MODEL, DescribedBackbone, DescribedTiling
 from vr_eval.config.document import NO_PATH, Node, Problems, beside
 from vr_eval.config.keys import read_keys
 from vr_eval.config.schema import NAME_ALLOWED, NAME_PATTERN
 from vr_eval.errors import nearest
 from vr_eval.methods.registry import METHODS
-from vr_eval.models.backbones import BACKBONES, BackboneSpec
-from vr_eval.models.spec import Source, Tiling
 
 _HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?@[^\s@]{1,200}", re.ASCII)
 # What is loaded: a whole checkpoint, or two parts in its place.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vr_eval.config.fields import FieldInfo, described
+from vr_eval.catalog.backbone import DTYPES, SCHEMES
+from vr_eval.catalog.chat_templates import TEMPLATES
+from vr_eval.catalog.fields import FieldInfo, described
 from vr_eval.methods.registry import of_seam
-from vr_eval.models.chat_templates import TEMPLATES
-from vr_eval.models.spec import DTYPES, SCHEMES
 
 FROM = FieldInfo("the backbone that everything left out is taken from", example="from: llava_next_vicuna_7b")
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vr_eval.config.frozen import FrozenDict
-from vr_eval.config.recipe import Recipe
+from vr_eval.catalog.backbones import BACKBONES, BackboneSpec
+from vr_eval.catalog.frozen import FrozenDict
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.methods.options import Options
 from vr_eval.methods.registry import METHODS, NONE, MethodSpec
-from vr_eval.models.backbones import BACKBONES, BackboneSpec
 
 SEAMS = ("projector", "refusion", "pruning")
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vr_eval.catalog.fields import checked, described
 from vr_eval.config.document import Node, Problems
-from vr_eval.config.fields import checked, described
 from vr_eval.config.keys import read_keys
 from vr_eval.errors import InputError, Problem
 

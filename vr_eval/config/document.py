@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from vr_eval.config.frozen import FrozenDict
+from vr_eval.catalog.frozen import FrozenDict
 from vr_eval.errors import MISSING, InputError, Problem
 
 MAX_BYTES = 700_000

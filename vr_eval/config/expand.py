@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vr_eval.catalog.backbones import BACKBONES, FEATURES, BackboneSpec
+from vr_eval.catalog.frozen import FrozenDict
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import SEAMS, Cell
 from vr_eval.config.document import Node, Problems
-from vr_eval.config.frozen import FrozenDict
-from vr_eval.config.recipe import Recipe
 from vr_eval.config.schema import MAX_CELLS, GridFile, Row
 from vr_eval.methods.options import Options
 from vr_eval.methods.registry import METHODS, NONE, of_seam
-from vr_eval.models.backbones import BACKBONES, FEATURES, BackboneSpec
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,19 @@ from typing import Any
 import yaml
 
 from vr_eval import paths
+from vr_eval.catalog.backbone import Loading
+from vr_eval.catalog.backbones import BACKBONES, BackboneSpec
+from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.stated import is_stated
 from vr_eval.config.backbone import described_row
 from vr_eval.config.cell import Cell
 from vr_eval.config.decoding import Decoding
 from vr_eval.config.document import MAX_BYTES, Dumper, Node, Problems, override, parse
 from vr_eval.config.expand import expand, find_baseline
 from vr_eval.config.parse import apply_overrides, read_grid_file
-from vr_eval.config.recipe import Recipe
 from vr_eval.config.schema import GridFile
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.files import read_text
-from vr_eval.models.backbones import BACKBONES, BackboneSpec
-from vr_eval.models.spec import Loading
-from vr_eval.models.stated import is_stated
 
 __all__ = ["Cell", "Grid", "load_grid"]
 

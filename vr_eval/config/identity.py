@@ -11,14 +11,14 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from vr_eval.catalog.backbones import weights_hash
+from vr_eval.catalog.fields import info_of
+from vr_eval.catalog.frozen import FrozenDict
+from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.tasks import task_version
 from vr_eval.config.backbone import described_identity
 from vr_eval.config.cell import Cell
-from vr_eval.config.fields import info_of
-from vr_eval.config.frozen import FrozenDict
-from vr_eval.config.recipe import Recipe
-from vr_eval.config.tasks import task_version
 from vr_eval.methods.options import Options
-from vr_eval.models.backbones import weights_hash
 
 if TYPE_CHECKING:
     from vr_eval.config.grid import Grid

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from vr_eval.catalog.fields import checked
 from vr_eval.config.document import Node, Problems
-from vr_eval.config.fields import checked
 from vr_eval.errors import nearest
 
 

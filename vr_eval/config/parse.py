@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 
+from vr_eval.catalog.backbones import BackboneSpec
+from vr_eval.catalog.fields import checked
+from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.tasks import task_files
 from vr_eval.config.backbone import read_backbone
 from vr_eval.config.decoding import read_decoding
 from vr_eval.config.document import MAX_BYTES, NO_PATH, Node, Problems, beside, drop, override, parse
-from vr_eval.config.fields import checked
-from vr_eval.config.recipe import Recipe
 from vr_eval.config.rows import read_axes, read_options, read_row, read_rows
 from vr_eval.config.schema import MAX_EXCLUDED, NAME_ALLOWED, NAME_PATTERN, GridFile, grid_keys
-from vr_eval.config.tasks import task_files
 from vr_eval.errors import InputError, nearest
 from vr_eval.files import read_text
 from vr_eval.methods.registry import METHODS
-from vr_eval.models.backbones import BackboneSpec
 from vr_eval.paths import resource
 
 # How many parts a key of --set has below its first: the rest is one key, dots and all (`grid.vision_remember.scope`).

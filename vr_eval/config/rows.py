@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from vr_eval.catalog.backbones import BackboneSpec
+from vr_eval.catalog.fields import allowed_of, checked
 from vr_eval.config.document import Node, Problems
-from vr_eval.config.fields import allowed_of, checked
 from vr_eval.config.schema import ROW_KEYS, Row
 from vr_eval.errors import nearest
 from vr_eval.methods.registry import METHODS, NONE, Seam, of_seam, square_ratios
-from vr_eval.models.backbones import BackboneSpec
 
 _REFUSED = object()
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vr_eval.catalog.fields import FieldInfo, allowed_of, described, info_of
+from vr_eval.catalog.frozen import FrozenDict
+from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.backbone_keys import FROM, TILING, DescribedBackbone, DescribedTiling
 from vr_eval.config.decoding import Decoding
 from vr_eval.config.document import Node
-from vr_eval.config.fields import FieldInfo, allowed_of, described, info_of
-from vr_eval.config.frozen import FrozenDict
-from vr_eval.config.recipe import Recipe
 
 MAX_CELLS = 2_000
 """Cells of one grid, seeds included: more is a typing mistake, not a study."""

@@ -20,6 +20,7 @@ from transformers import (
     set_seed,
 )
 
+from vr_eval.catalog.backbone import BackboneSpec, Loading
 from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.errors import InputError, Problem
@@ -29,7 +30,6 @@ from vr_eval.models.generation import only_tokens
 from vr_eval.models.hd import HDProcessor, mark_ids
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor, fitted, lvlm_processor
-from vr_eval.models.spec import BackboneSpec, Loading
 
 if TYPE_CHECKING:
     from vr_eval.models.random_weights import Drawing

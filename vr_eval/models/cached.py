@@ -9,10 +9,10 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
+from vr_eval.catalog.backbone import Source
+from vr_eval.checksums import DamagedError
 from vr_eval.errors import Problem
 from vr_eval.hashes import sha256
-from vr_eval.models.manifest import DamagedError
-from vr_eval.models.spec import Source
 
 _SHA256, _GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 _READ = (".safetensors", ".json", ".txt", ".model", ".jinja")

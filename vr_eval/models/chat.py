@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from vr_eval.models.chat_templates import IMAGE, TEMPLATES, ChatTemplate
+from vr_eval.catalog.chat_templates import IMAGE, TEMPLATES, ChatTemplate
 from vr_eval.models.text import Piece, special_tokens
 
 Turns = Sequence[tuple[str, str]]

@@ -14,15 +14,15 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoProcessor
 
+from vr_eval.catalog.backbone import Loading, Source
+from vr_eval.checksums import FILES, MANIFEST, check_files, file_hashes, read_manifest
 from vr_eval.errors import InputError, Problem
 from vr_eval.files import write_atomic
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.generation import only_tokens
 from vr_eval.models.hub import WHOLE, arguments_of, commits, pinned
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.manifest import FILES, MANIFEST, check_files, file_hashes, read_manifest
 from vr_eval.models.processor import Processor
-from vr_eval.models.spec import Loading, Source
 
 
 def save_checkpoint(

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from vr_eval.catalog.backbone import Tiling
 from vr_eval.methods.base import Shapes
-from vr_eval.models.spec import Tiling
 
 
 class LVLMConfig(PreTrainedConfig):

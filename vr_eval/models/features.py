@@ -20,10 +20,10 @@ from transformers import BaseImageProcessor
 
 from vr_eval.config.cell import Cell
 from vr_eval.methods.base import Shapes, tower_levels
-from vr_eval.methods.build import build_method
 from vr_eval.methods.levels import Level, in_order
 from vr_eval.methods.registry import NONE, stride
 from vr_eval.models.lvlm import LVLM
+from vr_eval.models.methods import build_method
 from vr_eval.models.reading import upright
 from vr_eval.models.tiles import BASE_ONLY, Size
 

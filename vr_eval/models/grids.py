@@ -6,7 +6,7 @@ import torch
 from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
-from vr_eval.models.spec import Tiling
+from vr_eval.catalog.backbone import Tiling
 
 Size = tuple[int, int]
 """Height and width."""

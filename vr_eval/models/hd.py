@@ -21,9 +21,9 @@ from transformers import (
 from transformers.image_utils import SizeDict
 from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
 
+from vr_eval.catalog.backbone import Tiling
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.grids import Size, drawn_size, grid_of
-from vr_eval.models.spec import Tiling
 from vr_eval.models.tiles import place
 
 _MARKS = ("\n", ",")

@@ -25,10 +25,10 @@ from safetensors import SafetensorError
 from transformers import BitsAndBytesConfig
 from transformers.utils import logging
 
+from vr_eval.catalog.backbone import ATTENTIONS, BITS, DTYPES, Loading, Source
 from vr_eval.errors import InputError, Problem, causes, nearest
 from vr_eval.models.cached import check_cached
 from vr_eval.models.connection import steady
-from vr_eval.models.spec import ATTENTIONS, BITS, DTYPES, Loading, Source
 from vr_eval.places import not_writable
 
 WHOLE = ("vision_tower", "projector", "refusion")

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, InternVLProcessor
 
+from vr_eval.catalog.backbone import Source, Tiling
 from vr_eval.methods.mlp import PixelShuffle
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.hub import explained, refuse_others
-from vr_eval.models.spec import Source, Tiling
 
 MODEL_TYPE = "internvl"
 

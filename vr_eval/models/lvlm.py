@@ -38,11 +38,11 @@ from vr_eval.methods.base import (
     read_levels,
     tower_levels,
 )
-from vr_eval.methods.build import build_projector, build_pruning, build_refusion
 from vr_eval.methods.levels import Level
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.encoding import encode, hidden_states
 from vr_eval.models.layout import HeldImages, images_of_rows, layout_of
+from vr_eval.models.methods import build_projector, build_pruning, build_refusion
 from vr_eval.models.pruned import pruned, take
 from vr_eval.models.seams import injected
 from vr_eval.models.tiles import Placement, flat_tiles, pack, place, shown_sizes

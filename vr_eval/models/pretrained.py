@@ -27,6 +27,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from vr_eval.catalog.backbone import BackboneSpec, Loading, Source
 from vr_eval.errors import InputError, Problem
 from vr_eval.methods.mlp import PixelShuffle
 from vr_eval.models.config import LVLMConfig, side_of
@@ -37,7 +38,6 @@ from vr_eval.models.llava import Described, describe, renamings, tower_config
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.official import computed_anew
 from vr_eval.models.processor import Processor, fitted, lvlm_processor, tiled_processor, with_image_token, with_template
-from vr_eval.models.spec import BackboneSpec, Loading, Source
 
 if TYPE_CHECKING:
     from vr_eval.models.random_weights import Drawing

@@ -18,11 +18,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.chat_templates import IMAGE, TEMPLATES, family_template
 from vr_eval.errors import InputError, Problem
 from vr_eval.models.chat import Chat
-from vr_eval.models.chat_templates import IMAGE, TEMPLATES, family_template
 from vr_eval.models.hd import HDImageProcessor, HDProcessor
-from vr_eval.models.spec import Source, Tiling
 
 Processor: TypeAlias = LlavaProcessor | LlavaNextProcessor | LlavaOnevisionProcessor | InternVLProcessor
 

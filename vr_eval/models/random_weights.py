@@ -1,7 +1,7 @@
 """Models of true shape without weights: what a checkpoint publishes, made here, and weights drawn from a seed.
 
 A backbone's sources become folders of the published layout that lack the weights alone: configurations as they are
-stated (models/stated.py), a tokenizer and processors of their kind. What is read from them goes through the same code
+stated (catalog/stated.py), a tokenizer and processors of their kind. What is read from them goes through the same code
 as real ones; where that would load weights, these are drawn, on the device and in the dtype that they are wanted in, so
 that no second copy of them ever exists.
 """
@@ -38,11 +38,11 @@ from transformers import (
 )
 from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
 
+from vr_eval.catalog.backbone import BackboneSpec, Loading, Source
+from vr_eval.catalog.chat_templates import IMAGE, TEMPLATES
+from vr_eval.catalog.stated import STATED, is_stated
 from vr_eval.errors import InputError, Problem
-from vr_eval.models.chat_templates import IMAGE, TEMPLATES
 from vr_eval.models.made_tokenizers import write_tokenizer
-from vr_eval.models.spec import BackboneSpec, Loading, Source
-from vr_eval.models.stated import STATED, is_stated
 
 SEED = 0
 """Of tower and decoder: cells with other seeds start from the same ones, as they do from a checkpoint (ours)."""

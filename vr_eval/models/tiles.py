@@ -30,9 +30,9 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llava_next.modeling_llava_next import unpad_image
 
+from vr_eval.catalog.backbone import Tiling
 from vr_eval.models.grids import Size as Size
 from vr_eval.models.grids import grid_of
-from vr_eval.models.spec import Tiling
 
 NEWLINE, SEPARATOR = -1, -2
 """In the places of tokens that end a row, and of those that stand between two tiles."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vr_eval.catalog.fields import allowed_of, checked
 from vr_eval.config.cell import Cell
 from vr_eval.config.document import Node, Problems
-from vr_eval.config.fields import allowed_of, checked
 from vr_eval.config.grid import load_grid, read_mapping
 from vr_eval.config.identity import checkpoint_id, digest
 from vr_eval.config.schema import NAME_PATTERN

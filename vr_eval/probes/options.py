@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vr_eval.config.fields import allowed_of, described, info_of
+from vr_eval.catalog.fields import allowed_of, described, info_of
 
 DATA = ("glyphs", "digits", "tiny_imagenet")
 REQUIRED = "must be given"

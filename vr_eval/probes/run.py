@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vr_eval.checksums import DamagedError
 from vr_eval.config.cell import Cell
+from vr_eval.config.checkpoint_folders import find_checkpoint
 from vr_eval.config.identity import checkpoint_id
-from vr_eval.config.plan import duration
 from vr_eval.errors import InputError, Problem, VrEvalError
-from vr_eval.models.manifest import DamagedError
 from vr_eval.paths import PACKAGE, home
 from vr_eval.places import check_all, check_home, check_temporary
 from vr_eval.probes.file import ProbePlan, label_of, probe_id, same_without_refusion
 from vr_eval.runs.lock import check_free, locked, waited_for
+from vr_eval.runs.plan import duration
 from vr_eval.runs.progress import Progress
-from vr_eval.runs.store import find_checkpoint
 
 _LOCK = "lock"
 
@@ -51,10 +51,10 @@ def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *
         names = ", ".join(label_of(cell, plan.cells) for cell in lacking)
         Progress.say(f"left out, as they have no checkpoint ({_training(plan)} would make it): {names}")
     check_all(check_home, check_temporary)
+    from vr_eval.environment import describe, new_run_id
     from vr_eval.probes.data.load import load_data
     from vr_eval.probes.report import build
     from vr_eval.runs.device import pick_device
-    from vr_eval.runs.environment import describe, new_run_id
 
     started = time.monotonic()
     chosen, data = pick_device(device), load_data(plan.file)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from vr_eval.config.official import OFFICIAL
+from vr_eval.catalog.official_tasks import OFFICIAL
 from vr_eval.report.configurations import NONE, Configuration, read_configurations
 from vr_eval.report.source import Source
 from vr_eval.stats import (

@@ -16,11 +16,15 @@ from typing import Any
 
 import torch
 
+from vr_eval.catalog.backbone import Loading
+from vr_eval.catalog.stated import is_stated
+from vr_eval.checksums import check_checkpoints
 from vr_eval.config.cell import Cell
+from vr_eval.config.checkpoint_folders import find_checkpoint
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import checkpoint_id
-from vr_eval.config.plan import aligned
 from vr_eval.doctor.needs import weight_needs
+from vr_eval.environment import describe, new_run_id
 from vr_eval.measure.flops import prefill_flops
 from vr_eval.measure.memory import kv_cache_bytes, peak_bytes
 from vr_eval.measure.parameters import parameter_counts
@@ -30,12 +34,8 @@ from vr_eval.models.build import build_lvlm, set_pruning
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.hub import check_loading, quiet_loading
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.manifest import check_checkpoints
-from vr_eval.models.spec import Loading
-from vr_eval.models.stated import is_stated
 from vr_eval.runs.device import pick_device
-from vr_eval.runs.environment import describe, new_run_id
-from vr_eval.runs.store import find_checkpoint
+from vr_eval.runs.plan import aligned
 
 ENVIRONMENT = ("started", "cpu", "gpu", "torch_threads", "versions", "git")
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Container, Mapping
 from typing import Any
 
+from vr_eval.catalog.task_content import WORDS, Content, changed, task_content
 from vr_eval.config.grid import Grid
-from vr_eval.config.task_content import WORDS, Content, changed, task_content
 from vr_eval.files import write_atomic
 from vr_eval.runs.folder import CellFolder
 

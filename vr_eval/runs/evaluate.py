@@ -14,17 +14,17 @@ from vr_eval.adapters.data import commit_of
 from vr_eval.adapters.lmms import VrEval, evaluate
 from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.adapters.results import Scored, TaskResult
+from vr_eval.catalog.official_tasks import OFFICIAL
+from vr_eval.checksums import read_manifest
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, cell_identity, checkpoint_id
-from vr_eval.config.official import OFFICIAL
 from vr_eval.files import write_atomic
 from vr_eval.measure.flops import prefill_flops
 from vr_eval.measure.parameters import parameter_counts
 from vr_eval.models.build import cell_model
 from vr_eval.models.features import FeatureStore, levels_of
 from vr_eval.models.hub import check_loading, quiet_loading
-from vr_eval.models.manifest import read_manifest
 from vr_eval.paths import PACKAGE
 from vr_eval.runs import records
 from vr_eval.runs.content import content_of

@@ -15,22 +15,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vr_eval.catalog.task_content import Content, asked_again
+from vr_eval.checksums import DamagedError
 from vr_eval.config.cell import Cell
+from vr_eval.config.checkpoint_folders import find_checkpoint
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
-from vr_eval.config.plan import check_training_data
-from vr_eval.config.task_content import Content, asked_again
 from vr_eval.errors import InputError, Problem, VrEvalError, sanitize_terminal
 from vr_eval.files import write_atomic
-from vr_eval.models.manifest import DamagedError
 from vr_eval.places import check_all, check_data_cache, check_home, check_hub_cache, check_temporary
 from vr_eval.processes import ALONE, Spread, processes
 from vr_eval.runs.content import changed_since, content_of, renew
 from vr_eval.runs.folder import ENVIRONMENT, GRID, LOCK, CellFolder, cell_folder, check_run_dir, grid_text
 from vr_eval.runs.lock import check_free, locked
 from vr_eval.runs.origins import several_commits
+from vr_eval.runs.plan import check_training_data
 from vr_eval.runs.progress import Progress
-from vr_eval.runs.store import find_checkpoint
 from vr_eval.runs.training import train_missing
 
 
@@ -134,7 +134,7 @@ def _models(cells: Sequence[Cell]) -> list[str]:
 def _session(grid: Grid, pending: Sequence[Cell], device: str, batch_size: int) -> Any:
     """Imports torch and lmms-eval: 10 s."""
     Progress.say(f"{len(pending)} of {len(grid.cells)} cells to do; loading torch and lmms-eval")
-    from vr_eval.runs.environment import describe, new_run_id
+    from vr_eval.environment import describe, new_run_id
     from vr_eval.runs.evaluate import Session
 
     return Session(grid, pending, device, batch_size, describe(new_run_id()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from vr_eval.config.tasks import Folders
+from vr_eval.catalog.tasks import Folders
 from vr_eval.errors import InputError
 from vr_eval.report import choose_samples, has_images, save_images
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vr_eval.config.plan import duration
 from vr_eval.errors import sanitize_terminal
 from vr_eval.processes import is_first_process
+from vr_eval.runs.plan import duration
 
 
 class Progress:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vr_eval.config.cell import Cell
+from vr_eval.config.checkpoint_folders import find_checkpoint, trained_checkpoint
 from vr_eval.processes import ALONE, Spread, is_first_process, processes
 from vr_eval.runs.lock import locked, waited_for
-from vr_eval.runs.store import find_checkpoint, trained_checkpoint
 
 
 def train_missing(cell: Cell, say: Callable[[str], None], device: str = "auto", spread: Spread = ALONE) -> Path:
@@ -37,7 +37,7 @@ def train_missing(cell: Cell, say: Callable[[str], None], device: str = "auto", 
             say(f"{cell.label}: training {cell.recipe.steps} steps")
         _train(cell, folder, device, spread)
         if cell.pretrained:
-            from vr_eval.models.manifest import read_manifest
+            from vr_eval.checksums import read_manifest
 
             for name, commit in read_manifest(folder)["sources"].items():
                 say(f"{name} is commit {commit[:12]} now, and stays it here: {folder}")

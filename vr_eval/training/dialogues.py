@@ -27,8 +27,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import BaseImageProcessor
 
+from vr_eval.catalog.recipe import DATA, TEMPLATES, StageData
 from vr_eval.config.cell import Cell
-from vr_eval.config.recipe import DATA, TEMPLATES, StageData
 from vr_eval.errors import InputError, Problem, VrEvalError
 from vr_eval.files import atomic_target, write_atomic
 from vr_eval.models.features import processed

@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Dataset
 from PIL import Image
 
-from vr_eval.config.recipe import StageData
+from vr_eval.catalog.recipe import StageData
 from vr_eval.errors import InputError, Problem
 from vr_eval.models.reading import UnreadableImage, read_image
 from vr_eval.training.columns import encoded_images, image_files

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from vr_eval.catalog.backbone import Tiling
 from vr_eval.models.features import size_of
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.spec import Tiling
 from vr_eval.models.tiles import Size, place, shown_sizes
 
 

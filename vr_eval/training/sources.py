@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import LlavaProcessor
 
+from vr_eval.catalog.backbones import weights_hash
 from vr_eval.config.cell import Cell
 from vr_eval.methods.levels import Level
-from vr_eval.models.backbones import weights_hash
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor
 from vr_eval.paths import home

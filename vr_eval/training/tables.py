@@ -13,7 +13,7 @@ from datasets import Dataset, Features, concatenate_datasets, load_dataset, load
 from huggingface_hub import snapshot_download
 from pyarrow import parquet
 
-from vr_eval.config.recipe import StageData
+from vr_eval.catalog.recipe import StageData
 from vr_eval.errors import InputError, Problem
 from vr_eval.training.columns import check_alike, check_columns
 from vr_eval.training.llava_file import llava_records

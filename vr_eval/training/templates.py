@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from vr_eval.config.recipe import Recipe, StageData
+from vr_eval.catalog.chat_templates import TEMPLATES, ChatTemplate
+from vr_eval.catalog.recipe import Recipe, StageData
 from vr_eval.models.chat import Chat, Turns
-from vr_eval.models.chat_templates import TEMPLATES, ChatTemplate
 from vr_eval.models.lvlm import IGNORE
 from vr_eval.models.processor import Processor
 from vr_eval.models.text import tokens_of

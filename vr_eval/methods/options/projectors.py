@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from vr_eval.config.fields import described
+from vr_eval.catalog.fields import described
 from vr_eval.methods.options.base import Fault, Options, Shape, head_faults, layer_faults, levels_at
 
 TOKENPACKER_LEVELS = (12, 16, 22, 23)

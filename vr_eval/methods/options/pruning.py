@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vr_eval.config.fields import described
+from vr_eval.catalog.fields import described
 from vr_eval.methods.options.base import Fault, Options, Shape
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from math import isqrt
 
-from vr_eval.config.fields import described
+from vr_eval.catalog.fields import described
 from vr_eval.methods.options.base import Fault, Options, Shape, head_faults, layer_faults, levels_at
 
 VISION_REMEMBER_LEVELS = (13, 18, 23)

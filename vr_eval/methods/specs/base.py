@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any, Literal
 
-from vr_eval.config.fields import Source
+from vr_eval.catalog.fields import Source
 from vr_eval.methods.options import Options, Shape
 
 Seam = Literal["projector", "refusion", "pruning"]
@@ -30,7 +30,7 @@ class MethodSpec:
         cls: Name of the class.
         tokens: ``(grid, ratio, options) -> vision tokens`` that the decoder sees per image of G x G patches.
         ratios: ``grid -> ratios`` that it can produce on a G x G patch grid.
-        needs: Backbone features, keys of ``vr_eval.models.backbones.FEATURES``.
+        needs: Backbone features, keys of ``vr_eval.catalog.backbones.FEATURES``.
         keeps_grid: A projector whose tokens stand over s x s cells of the patch grid, in row-major order.
         needs_grid: ``options -> bool``: a refusion method that asks this of the projector.
         any_grid: A projector that takes features of any G x G that its stride divides, whatever grid it was trained on.

@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable, Iterator
 from importlib import import_module
 
+from vr_eval.catalog.generator import GENERATOR_VERSION
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.micro.data.scene import Draft, Scene, choose
 from vr_eval.micro.data.vocabulary import SPLITS, SUITES
-from vr_eval.micro.version import GENERATOR_VERSION
 
 
 def _one_of(word: str, name: str, names: tuple[str, ...]) -> None:

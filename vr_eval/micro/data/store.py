@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from vr_eval.catalog.generator import GENERATOR_VERSION
 from vr_eval.errors import InputError, Problem
 from vr_eval.files import atomic_target
 from vr_eval.micro.data.generate import scene
 from vr_eval.micro.data.scene import Scene
 from vr_eval.micro.data.vocabulary import GRID, SUITES
-from vr_eval.micro.version import GENERATOR_VERSION
 from vr_eval.paths import home
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from vr_eval.config.official import packaged_files
-from vr_eval.config.tasks import Folders, included_files, task_fields, task_files
+from vr_eval.catalog.official_tasks import packaged_files
+from vr_eval.catalog.tasks import Folders, included_files, task_fields, task_files
 from vr_eval.hashes import sha256, spread
 
 Content = Mapping[str, str]

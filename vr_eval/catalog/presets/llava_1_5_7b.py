@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vr_eval.models.presets.llava_next_vicuna_7b import LLAVA_NEXT_VICUNA_7B
-from vr_eval.models.spec import Source
+from vr_eval.catalog.backbone import Source
+from vr_eval.catalog.presets.llava_next_vicuna_7b import LLAVA_NEXT_VICUNA_7B
 
 LLAVA_1_5_7B = replace(
     LLAVA_NEXT_VICUNA_7B,

@@ -7,14 +7,14 @@ import textwrap
 from collections.abc import Iterator
 
 from vr_eval import paths
-from vr_eval.config.fields import info_of
-from vr_eval.config.official import OFFICIAL, OfficialTask
-from vr_eval.config.sizes import PUBLISHED
-from vr_eval.config.tasks import task_data
+from vr_eval.catalog.backbones import BACKBONES, BackboneSpec
+from vr_eval.catalog.fields import info_of
+from vr_eval.catalog.official_tasks import OFFICIAL, OfficialTask
+from vr_eval.catalog.sizes import PUBLISHED
+from vr_eval.catalog.tasks import task_data
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.methods.registry import METHODS, MethodSpec, square_ratios
 from vr_eval.methods.specs.base import unchanged_tokens
-from vr_eval.models.backbones import BACKBONES, BackboneSpec
 
 WIDTH = 110
 

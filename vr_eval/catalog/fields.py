@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from vr_eval.config.frozen import FrozenDict
+from vr_eval.catalog.frozen import FrozenDict
 
 MAX_WHOLE = 1_000_000
 """Largest whole number where a field states no other: of steps, questions, widths or layers nobody means more."""

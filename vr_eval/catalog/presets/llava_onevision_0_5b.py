@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vr_eval.models.presets.llava_next_vicuna_7b import LLAVA_NEXT_VICUNA_7B
-from vr_eval.models.spec import Source, Tiling
+from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.presets.llava_next_vicuna_7b import LLAVA_NEXT_VICUNA_7B
 
 _SIDES = tuple(384 * tiles for tiles in range(1, 7))
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from vr_eval.config.fields import described
-from vr_eval.config.frozen import FrozenDict
+from vr_eval.catalog.chat_templates import TEMPLATES
+from vr_eval.catalog.fields import described
+from vr_eval.catalog.frozen import FrozenDict
 from vr_eval.hashes import sha256
-from vr_eval.models.chat_templates import TEMPLATES
 
 DATA = "a LLaVA-format .json or .jsonl file, a .parquet file or folder of the datasets library, or a hub id ID@REVISION"
 _END = 65_536  # bytes

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from vr_eval.config.official import OFFICIAL, packaged_files
-from vr_eval.config.tasks import Folders, task_files
-from vr_eval.models.spec import BackboneSpec
+from vr_eval.catalog.backbone import BackboneSpec
+from vr_eval.catalog.official_tasks import OFFICIAL, packaged_files
+from vr_eval.catalog.tasks import Folders, task_files
 
 
 @dataclass(frozen=True)

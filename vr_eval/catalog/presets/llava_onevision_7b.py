@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vr_eval.models.presets.llava_onevision_0_5b import LLAVA_ONEVISION_0_5B
-from vr_eval.models.spec import Source
+from vr_eval.catalog.backbone import Source
+from vr_eval.catalog.presets.llava_onevision_0_5b import LLAVA_ONEVISION_0_5B
 
 LLAVA_ONEVISION_7B = replace(
     LLAVA_ONEVISION_0_5B,

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from vr_eval.catalog.backbones import MICRO
 from vr_eval.micro.data import COLOURS, GLYPHS
-from vr_eval.models.backbones import MICRO
 
 # Nine patches in ten are blank. Unweighted, the first hundred steps learn only that; and a linear probe on a tower with
 # unweighted places found 97 % of all rows, but only 77 % of those of the tops of bars.

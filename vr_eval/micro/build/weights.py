@@ -27,13 +27,13 @@ from transformers import (
     set_seed,
 )
 
+from vr_eval.catalog.backbones import MICRO, weight_files
+from vr_eval.checksums import MANIFEST, write_weights_manifest
+from vr_eval.config.checkpoint_folders import shipped_checkpoint
 from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.methods.levels import Level
-from vr_eval.micro.corpus import READ, Corpus, Turns, reading, training_corpus
-from vr_eval.micro.data import COLOURS, GLYPHS, SUITES
-from vr_eval.micro.data.store import write_test_sets
-from vr_eval.micro.decoder import (
+from vr_eval.micro.build.decoder import (
     RATIOS,
     ConversationTurns,
     MixedCollator,
@@ -41,13 +41,13 @@ from vr_eval.micro.decoder import (
     decoder_config,
     transcript,
 )
+from vr_eval.micro.build.tower import DenseDataset, DensePretraining, tower_config, unit_features
+from vr_eval.micro.corpus import READ, Corpus, Turns, reading, training_corpus
+from vr_eval.micro.data import COLOURS, GLYPHS, SUITES
+from vr_eval.micro.data.store import write_test_sets
 from vr_eval.micro.tokenizer import train_tokenizer
-from vr_eval.micro.tower import DenseDataset, DensePretraining, tower_config, unit_features
-from vr_eval.models.backbones import MICRO, weight_files
 from vr_eval.models.build import DECODER, TOKENIZER, TOWER
-from vr_eval.models.manifest import MANIFEST, write_weights_manifest
 from vr_eval.paths import home, resource
-from vr_eval.runs.store import shipped_checkpoint
 from vr_eval.training.cell import train_cell
 from vr_eval.training.data import cached_features
 from vr_eval.training.trainer import Group, Stage, fit

@@ -9,13 +9,13 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-from vr_eval.config.frozen import FrozenDict
-from vr_eval.config.recipe import Recipe
+from vr_eval.catalog.backbone import FEATURES, BackboneSpec, Source
+from vr_eval.catalog.frozen import FrozenDict
+from vr_eval.catalog.generator import GENERATOR_VERSION
+from vr_eval.catalog.presets import PRESETS
+from vr_eval.catalog.recipe import Recipe
+from vr_eval.checksums import check_weights
 from vr_eval.hashes import spread
-from vr_eval.micro.version import GENERATOR_VERSION
-from vr_eval.models.manifest import check_weights
-from vr_eval.models.presets import PRESETS
-from vr_eval.models.spec import FEATURES, BackboneSpec, Source
 from vr_eval.paths import PACKAGE
 
 __all__ = ["BACKBONES", "FEATURES", "MICRO", "BackboneSpec", "weights_hash"]

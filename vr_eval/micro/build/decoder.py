@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2Config
 
+from vr_eval.catalog.backbones import MICRO
 from vr_eval.micro.data import COLOURS, GLYPHS
-from vr_eval.models.backbones import MICRO
 from vr_eval.models.build import assemble
 from vr_eval.models.config import LVLMConfig
 from vr_eval.training.conversation import Encoded, encode

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vr_eval.models.spec import BackboneSpec
+from vr_eval.catalog.backbone import BackboneSpec
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vr_eval.config.official import SUITES
-from vr_eval.config.recipe import Recipe
-from vr_eval.models.spec import FEATURES, BackboneSpec, Loading, Source, Tiling
+from vr_eval.catalog.backbone import FEATURES, BackboneSpec, Loading, Source, Tiling
+from vr_eval.catalog.official_tasks import SUITES
+from vr_eval.catalog.recipe import Recipe
 
 LLAVA_NEXT_QWEN2_0_5B = BackboneSpec(
     name="llava_next_qwen2_0_5b",

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vr_eval.config.frozen import FrozenDict
+from vr_eval.catalog.frozen import FrozenDict
 
 DEFINITION = 1
 """Raised by hand when this module comes to ask or score an official task differently."""

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from vr_eval import paths
-from vr_eval.config.official import OFFICIAL, definition_version, packaged_files
+from vr_eval.catalog.official_tasks import OFFICIAL, definition_version, packaged_files
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.files import read_text
 

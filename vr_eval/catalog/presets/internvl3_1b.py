@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vr_eval.models.presets.llava_next_qwen2_0_5b import LLAVA_NEXT_QWEN2_0_5B
-from vr_eval.models.spec import Source, Tiling
+from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.presets.llava_next_qwen2_0_5b import LLAVA_NEXT_QWEN2_0_5B
 
 INTERNVL3_1B = replace(
     LLAVA_NEXT_QWEN2_0_5B,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from vr_eval.config.recipe import Recipe
+from vr_eval.catalog.recipe import Recipe
 
 FEATURES: Mapping[str, str] = MappingProxyType(
     {
@@ -152,7 +152,7 @@ class BackboneSpec:
         own_projector: The projector that ``checkpoint`` was trained with: its cell needs no training.
         own_ratio: The ratio of it.
         template: Chat template where the checkpoint or its tokenizer brings none that shows images (a key of
-            ``vr_eval.models.chat_templates.TEMPLATES``); ``None`` to tell it from the tokenizer.
+            ``vr_eval.catalog.chat_templates.TEMPLATES``); ``None`` to tell it from the tokenizer.
         loading: How its weights are loaded for an evaluation, unless a command says otherwise.
         preset: The backbone that a described one was taken from; ``None`` for one that has its own name.
         test_questions: Questions of one task, for estimates only.

@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
+from vr_eval.catalog.official_tasks import OFFICIAL
+from vr_eval.catalog.recipe import DATA
+from vr_eval.catalog.sizes import questions_of
+from vr_eval.catalog.task_content import Content, asked_again
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
-from vr_eval.config.official import OFFICIAL
-from vr_eval.config.recipe import DATA
-from vr_eval.config.sizes import questions_of
-from vr_eval.config.task_content import Content, asked_again
 from vr_eval.errors import InputError, Problem
 from vr_eval.paths import PACKAGE
 
@@ -253,9 +253,9 @@ def duration(seconds: float) -> str:
 def _plan_cell(
     cell: Cell, grid: Grid, run_dir: Path, training: set[str], content: Mapping[str, Content]
 ) -> PlannedCell:
+    from vr_eval.config.checkpoint_folders import find_checkpoint
     from vr_eval.runs.content import answers_left, changed_since
     from vr_eval.runs.folder import CellFolder
-    from vr_eval.runs.store import find_checkpoint
 
     backbone = cell.spec
     name, result = checkpoint_id(cell), cell_id(cell, grid)
