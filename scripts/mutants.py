@@ -33,17 +33,27 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = "methods/reference_projectors methods/reference_vision_remember"
 OPTIONS = "config/combinations config/methods_registry config/bad_grids config/sizes config/plan"
+REMEMBER = f"{REFERENCE} methods/vision_remember methods/initialisation methods/reference_walk"
+STACKS = "methods/deepstack methods/golden_deepstack methods/reference_projectors models/encoding"
+SVA = "methods/reference_projectors methods/sva methods/golden_sva methods/initialisation"
+SPECS = f"{OPTIONS} methods/options methods/sizes methods/sva methods/deepstack models/downsample {REFERENCE} shipped"
 TESTS = {
     "layers/": f"{REFERENCE} methods/sva measure/flops",
-    "methods/vision_remember.py": f"{REFERENCE} methods/vision_remember methods/initialisation methods/reference_walk",
-    "methods/sva": "methods/reference_projectors methods/sva methods/golden_sva methods/initialisation",
-    "methods/tokenpacker.py": "methods/initialisation methods/golden_tokenpacker methods/golden_runner",
-    "methods/deepstack.py": "methods/deepstack methods/golden_deepstack methods/reference_projectors models/encoding",
-    "methods/downsample.py": "models/downsample",
-    "methods/pruning.py": "methods/reference_pruning methods/golden_fastv models/pruning",
-    "methods/options/": f"{OPTIONS} methods/options methods/sizes methods/sva methods/deepstack {REFERENCE} shipped",
-    "methods/specs/": f"{OPTIONS} methods/sizes models/downsample shipped",
+    "methods/vision_remember/module.py": REMEMBER,
+    "methods/sva/module.py": SVA,
+    "methods/sva_connector/module.py": SVA,
+    "methods/sva_connector/layers.py": SVA,
+    "methods/tokenpacker/module.py": "methods/initialisation methods/golden_tokenpacker methods/golden_runner",
+    "methods/deepstack/module.py": STACKS,
+    "methods/downsample/module.py": "models/downsample",
+    "methods/keeping.py": "methods/reference_pruning methods/golden_fastv models/pruning",
+    "methods/fastv/module.py": "methods/reference_pruning methods/golden_fastv models/pruning",
+    "methods/random/module.py": "methods/reference_pruning methods/golden_fastv models/pruning",
     "methods/registry.py": OPTIONS,
+    "methods/options.py": SPECS,
+    "methods/spec.py": SPECS,
+    "methods/sizes.py": SPECS,
+    **{f"methods/{file.parent.name}/spec.py": SPECS for file in (ROOT / "vr_eval" / "methods").glob("*/spec.py")},
     "methods/": f"{REFERENCE} methods/projectors methods/initialisation models/encoding methods/sva",
     "models/seams.py": "methods/reference_walk methods/deepstack",
     "models/pruned.py": "methods/reference_pruning models/pruning methods/golden_fastv",

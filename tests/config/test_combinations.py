@@ -10,7 +10,7 @@ import pytest
 from vr_eval.catalog.backbones import BACKBONES, MICRO
 from vr_eval.config.grid import Grid
 from vr_eval.config.listing import list_methods
-from vr_eval.methods.options import downsample_factors
+from vr_eval.methods.downsample.spec import downsample_factors
 from vr_eval.methods.registry import METHODS, projectors, prunings, refusions
 from vr_eval.runs.plan import plan_grid
 

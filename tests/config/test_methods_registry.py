@@ -6,17 +6,13 @@ from math import isqrt
 
 import pytest
 
+from vr_eval import paths
 from vr_eval.catalog.backbones import FEATURES, MICRO
 from vr_eval.catalog.fields import allowed_of, checked, info_of
-from vr_eval.methods.options import (
-    TOKENPACKER_LEVELS,
-    VISION_REMEMBER_LEVELS,
-    TokenPackerOptions,
-    VisionRememberOptions,
-    insertion_layers,
-    levels_at,
-)
+from vr_eval.methods.options import levels_at
 from vr_eval.methods.registry import METHODS, projectors, prunings, refusions, square_ratios, stride
+from vr_eval.methods.tokenpacker.spec import TOKENPACKER_LEVELS, TokenPackerOptions
+from vr_eval.methods.vision_remember.spec import VISION_REMEMBER_LEVELS, VisionRememberOptions, insertion_layers
 
 DEPTHS = (1, 2, 3, 4, 6, 8, 12, 16, 18, 22, 24, 26, 27, 28, 32, 40, 80)
 
@@ -113,3 +109,11 @@ def test_ratios_are_the_squares_that_divide_the_grid() -> None:
 def test_other_ratios_have_no_stride(ratio: int) -> None:
     with pytest.raises(ValueError, match=f"1/{ratio} does not divide a 12x12"):
         stride(12, ratio)
+
+
+def test_every_folder_of_a_method_is_registered() -> None:
+    folders = {file.parent.name for file in (paths.PACKAGE / "methods").glob("*/spec.py")}
+    assert folders == set(METHODS)
+    assert all(
+        METHODS[name].name == name and METHODS[name].module == f"vr_eval.methods.{name}.module" for name in folders
+    )

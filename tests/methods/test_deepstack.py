@@ -11,7 +11,7 @@ from tests.tiny import pixels, prompt, tiny_lvlm
 from vr_eval.catalog.backbones import MICRO
 from vr_eval.layers.windows import window_index
 from vr_eval.methods.base import Shapes, VisionFeatures
-from vr_eval.methods.deepstack import (
+from vr_eval.methods.deepstack.module import (
     DeepStack,
     best_crop_grid,
     crop_levels,
@@ -21,8 +21,8 @@ from vr_eval.methods.deepstack import (
     stack_layers,
     stitch,
 )
+from vr_eval.methods.deepstack.spec import DeepStackOptions
 from vr_eval.methods.levels import StackedLevel
-from vr_eval.methods.options import DeepStackOptions
 from vr_eval.models.lvlm import LVLM
 
 

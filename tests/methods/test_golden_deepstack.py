@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.methods.golden_cases import Case, parametrize
 from vr_eval.methods.base import RefusionInput, Shapes, VisionFeatures, VisionLayout
-from vr_eval.methods.deepstack import DeepStack, crop_stacks, stack_layers
-from vr_eval.methods.options import DeepStackOptions
+from vr_eval.methods.deepstack.module import DeepStack, crop_stacks, stack_layers
+from vr_eval.methods.deepstack.spec import DeepStackOptions
 from vr_eval.models.official import our_name
 from vr_eval.models.seams import injected
 

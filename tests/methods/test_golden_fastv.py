@@ -10,8 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.methods.golden_cases import Case, parametrize
 from vr_eval.methods.base import PruningInput, Shapes
-from vr_eval.methods.options import FastVOptions
-from vr_eval.methods.pruning import FastV
+from vr_eval.methods.fastv.module import FastV
+from vr_eval.methods.fastv.spec import FastVOptions
 from vr_eval.models.pruned import pruned
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.methods.golden_cases import Case, parametrize
-from vr_eval.methods.sva_layers import VisionTokenSampler
+from vr_eval.methods.sva_connector.layers import VisionTokenSampler
 from vr_eval.models.official import our_name
 
 

@@ -7,8 +7,8 @@ import torch
 
 from tests.methods.golden_cases import Case, parametrize
 from vr_eval.methods.base import Shapes
-from vr_eval.methods.options import TokenPackerOptions
-from vr_eval.methods.tokenpacker import TokenPacker
+from vr_eval.methods.tokenpacker.module import TokenPacker
+from vr_eval.methods.tokenpacker.spec import TokenPackerOptions
 from vr_eval.models.official import our_name
 
 

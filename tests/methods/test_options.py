@@ -11,10 +11,10 @@ import pytest
 from vr_eval.config.grid import load_grid
 from vr_eval.errors import InputError
 from vr_eval.methods.base import Shapes
-from vr_eval.methods.options.base import head_faults
-from vr_eval.methods.options.pruning import downsample_factors
-from vr_eval.methods.options.refusion import insertion_layers
+from vr_eval.methods.downsample.spec import downsample_factors
+from vr_eval.methods.options import head_faults
 from vr_eval.methods.registry import METHODS
+from vr_eval.methods.vision_remember.spec import insertion_layers
 
 CLIP_AND_VICUNA = Shapes(
     grid=24, tower_width=1024, tower_depth=24, select_layer=23, decoder_width=4096, decoder_depth=32, stride=2

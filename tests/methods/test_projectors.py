@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from vr_eval.methods.base import Shapes
-from vr_eval.methods.options import ResamplerOptions
-from vr_eval.methods.resampler import resized_positions, sine_cosine_grid
+from vr_eval.methods.resampler.module import resized_positions, sine_cosine_grid
+from vr_eval.methods.resampler.spec import ResamplerOptions
 
 
 def shapes(decoder_width: int = 32) -> Shapes:

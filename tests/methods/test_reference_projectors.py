@@ -14,7 +14,7 @@ from tests.methods.scene import SHAPES as SCENE
 from tests.methods.scene import Scene
 from vr_eval.methods.base import Shapes, VisionFeatures
 from vr_eval.methods.registry import METHODS
-from vr_eval.methods.resampler import resized_positions
+from vr_eval.methods.resampler.module import resized_positions
 from vr_eval.models.methods import build_method
 
 CASES: list[tuple[str, int, dict[str, Any]]] = [

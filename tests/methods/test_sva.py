@@ -10,9 +10,11 @@ import torch
 from tests.tiny import batch, pixels, prompt, tiny_lvlm
 from vr_eval.layers.windows import window_index
 from vr_eval.methods.base import Shapes, VisionFeatures
-from vr_eval.methods.options import SVAConnectorOptions, SVAOptions
-from vr_eval.methods.sva import SVA, SVAConnector
-from vr_eval.methods.sva_layers import VisionTokenSampler, merged, normed_linear, open_windows
+from vr_eval.methods.sva.module import SVA
+from vr_eval.methods.sva.spec import SVAOptions
+from vr_eval.methods.sva_connector.layers import VisionTokenSampler, merged, normed_linear, open_windows
+from vr_eval.methods.sva_connector.module import SVAConnector
+from vr_eval.methods.sva_connector.spec import SVAConnectorOptions
 from vr_eval.models.lvlm import LVLM
 
 

@@ -14,7 +14,7 @@ from vr_eval.catalog.sizes import PUBLISHED
 from vr_eval.catalog.tasks import task_data
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.methods.registry import METHODS, MethodSpec, square_ratios
-from vr_eval.methods.specs.base import unchanged_tokens
+from vr_eval.methods.spec import unchanged_tokens
 
 WIDTH = 110
 

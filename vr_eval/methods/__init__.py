@@ -1,1 +1,1 @@
-"""Methods: one file each, found by name through ``registry``. The registry and the options do not import torch."""
+"""Methods: a folder each, found by name through ``registry``. The registry and the specs do not import torch."""

@@ -6,10 +6,9 @@ checkpoints and results are not mistaken for new ones, while a comment or a rena
 
 from __future__ import annotations
 
-from vr_eval.methods.specs.base import MethodSpec, Seam, square_ratios, stride
-from vr_eval.methods.specs.projectors import PROJECTORS
-from vr_eval.methods.specs.pruning import PRUNINGS
-from vr_eval.methods.specs.refusion import REFUSIONS
+from importlib import import_module
+
+from vr_eval.methods.spec import MethodSpec, Seam, square_ratios, stride
 
 __all__ = [
     "METHODS",
@@ -27,7 +26,20 @@ __all__ = [
 NONE = "none"
 """The name of an empty seam."""
 
-METHODS: dict[str, MethodSpec] = {spec.name: spec for spec in (*PROJECTORS, *REFUSIONS, *PRUNINGS)}
+_FOLDERS = (
+    *("mlp", "avg_pool", "pixel_shuffle", "tokenpacker", "ldpv2", "resampler", "c_abstractor", "sva_connector"),
+    *("vision_remember", "deepstack", "sva"),
+    *("fastv", "random", "downsample"),
+)
+"""The methods of this package, a folder each, in the order of lists and messages."""
+
+
+def _spec(folder: str) -> MethodSpec:
+    spec: MethodSpec = import_module(f"vr_eval.methods.{folder}.spec").SPEC
+    return spec
+
+
+METHODS: dict[str, MethodSpec] = {folder: _spec(folder) for folder in _FOLDERS}
 
 
 def of_seam(seam: Seam) -> tuple[str, ...]:

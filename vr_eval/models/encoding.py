@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from vr_eval.methods.deepstack import sample_stacks, stitch
+from vr_eval.methods.deepstack.module import sample_stacks, stitch
 from vr_eval.methods.levels import CropLevel, Level, StackedLevel, split
 from vr_eval.models.config import side_of
 

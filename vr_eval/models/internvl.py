@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, InternVLProcessor
 
 from vr_eval.catalog.backbone import Source, Tiling
-from vr_eval.methods.mlp import PixelShuffle
+from vr_eval.methods.pixel_shuffle.module import PixelShuffle
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.hub import explained, refuse_others
 

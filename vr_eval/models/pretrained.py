@@ -29,7 +29,7 @@ from transformers import (
 
 from vr_eval.catalog.backbone import BackboneSpec, Loading, Source
 from vr_eval.errors import InputError, Problem
-from vr_eval.methods.mlp import PixelShuffle
+from vr_eval.methods.pixel_shuffle.module import PixelShuffle
 from vr_eval.models.config import LVLMConfig, side_of
 from vr_eval.models.generation import only_tokens
 from vr_eval.models.hub import WHOLE, arguments_of, explained, pinned, torch_dtype

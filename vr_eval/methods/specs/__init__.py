@@ -1,1 +1,0 @@
-"""Registry entries, one file per seam."""

@@ -1,0 +1,64 @@
+"""SVAConnector: what it can be told, and what plans and lists know of it without its module."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from vr_eval.catalog.fields import described
+from vr_eval.methods import sizes
+from vr_eval.methods.options import Fault, Options, Shape, head_faults, layer_faults
+from vr_eval.methods.spec import MethodSpec, square_ratios, square_tokens
+
+
+@dataclass(frozen=True)
+class SVAConnectorOptions(Options):
+    """One learned query over every window of the patch grid, through cross-attention layers."""
+
+    depth: int = described(3, "cross-attention layers", source="official code", minimum=1, maximum=16)
+    levels: tuple[int, ...] | None = described(
+        None,
+        "tower layers that are looked at, each like a tower of its own",
+        source="official code",
+        minimum=0,
+        default_note="the selected layer alone",
+    )
+    width: int | None = described(
+        None,
+        "channels of the cross-attention",
+        source="official code",
+        minimum=1,
+        default_note="the tower's width (1024 for CLIP-L, as official)",
+    )
+    heads: int = described(16, "attention heads; must divide the width", source="official code", minimum=1)
+
+    def resolve(self, shape: Shape) -> SVAConnectorOptions:
+        levels = self.levels or (shape.select_layer,)
+        return dataclasses.replace(self, levels=levels, width=self.width or shape.tower_width)
+
+    def faults(self, shape: Shape) -> tuple[Fault, ...]:
+        return (
+            *layer_faults("levels", self.levels, shape.tower_depth, "the vision tower"),
+            *head_faults(self.heads, self.width or shape.tower_width, "the cross-attention's width"),
+        )
+
+
+SPEC = MethodSpec(
+    name="sva_connector",
+    seam="projector",
+    options=SVAConnectorOptions,
+    version=1,
+    summary="one learned query looks at the cells of each window, through three layers",
+    source="Cambrian-1, arXiv 2406.16860",
+    link="https://arxiv.org/abs/2406.16860",
+    details=(
+        ("official code", "all of the computation and its initialisation; one group of queries"),
+        ("ours", "one tower, whose layers can stand for several; no newline token after a row"),
+    ),
+    module="vr_eval.methods.sva_connector.module",
+    cls="SVAConnector",
+    tokens=square_tokens,
+    ratios=square_ratios,
+    parameters=sizes.sva_connector,
+    needs=("tower_levels",),
+)
