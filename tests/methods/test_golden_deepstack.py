@@ -13,7 +13,7 @@ from tests.methods.golden_cases import Case, parametrize
 from vr_eval.methods.base import RefusionInput, Shapes, VisionFeatures, VisionLayout
 from vr_eval.methods.deepstack.module import DeepStack, crop_stacks, stack_layers
 from vr_eval.methods.deepstack.spec import DeepStackOptions
-from vr_eval.models.official import our_name
+from vr_eval.models.official_tensors import our_name
 from vr_eval.models.seams import injected
 
 

@@ -7,7 +7,7 @@ import torch
 
 from tests.methods.golden_cases import Case, parametrize
 from vr_eval.methods.sva_connector.layers import VisionTokenSampler
-from vr_eval.models.official import our_name
+from vr_eval.models.official_tensors import our_name
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -9,7 +9,7 @@ from tests.methods.golden_cases import Case, parametrize
 from vr_eval.methods.base import Shapes
 from vr_eval.methods.tokenpacker.module import TokenPacker
 from vr_eval.methods.tokenpacker.spec import TokenPackerOptions
-from vr_eval.models.official import our_name
+from vr_eval.models.official_tensors import our_name
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -16,7 +16,7 @@ from vr_eval.cli import main
 from vr_eval.errors import InputError
 from vr_eval.models.importing import MANIFEST, import_official, load_imported
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.official import SOURCES, expected_shapes, in_numbers, our_name
+from vr_eval.models.official_tensors import SOURCES, expected_shapes, in_numbers, our_name
 
 METHODS = {
     "tokenpacker": ("tokenpacker", 4, "none"),

@@ -21,7 +21,7 @@ from torch import Tensor
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.files import atomic_target, write_atomic
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.official import (
+from vr_eval.models.official_tensors import (
     NEWLINE,
     SOURCES,
     computed_anew,

@@ -19,7 +19,7 @@ from vr_eval.errors import InputError, Problem
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.hub import explained, pinned, refuse_others
 from vr_eval.models.internvl import MODEL_TYPE, internvl_config
-from vr_eval.models.official import decoder_renamings
+from vr_eval.models.official_tensors import decoder_renamings
 
 PORTED = ("llava", "llava_next", "llava_onevision")
 _ORIGINAL_DECODERS = {"LlavaLlama": "llama", "LlavaQwen": "qwen2", "LlavaMistral": "mistral", "LlavaPhi": "phi"}

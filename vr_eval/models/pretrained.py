@@ -36,7 +36,7 @@ from vr_eval.models.hub import WHOLE, arguments_of, explained, pinned, torch_dty
 from vr_eval.models.internvl import internvl_tiling, reorder
 from vr_eval.models.llava import Described, describe, renamings, tower_config
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.official import computed_anew
+from vr_eval.models.official_tensors import computed_anew
 from vr_eval.models.processor import Processor, fitted, lvlm_processor, tiled_processor, with_image_token, with_template
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from vr_eval.report.html import Page, render, samples_json
 from vr_eval.report.images import Album, kept_images
 from vr_eval.report.kinds import kind_tables
 from vr_eval.report.notation import visible
+from vr_eval.report.provenance import decodings, headline_facts, machine_notes, read_sources
 from vr_eval.report.samples import choose_samples, describe_choice, read_samples
 from vr_eval.report.scores import Scores, read_scores
 from vr_eval.report.source import Source, read_run
-from vr_eval.report.sources import decodings, headline_facts, machine_notes, read_sources
 from vr_eval.report.tables import RANDOM_WEIGHTS, Table, build_table
 from vr_eval.report.text import to_csv, to_latex, to_markdown
 

@@ -22,9 +22,9 @@ from vr_eval.report.columns import Column, row_name
 from vr_eval.report.definition import Definition
 from vr_eval.report.images import Album
 from vr_eval.report.notation import signed, visible
+from vr_eval.report.provenance import Sources
 from vr_eval.report.samples import Choice, Sample
 from vr_eval.report.scores import Scores
-from vr_eval.report.sources import Sources
 from vr_eval.report.svg import Drawing
 from vr_eval.report.tables import Table
 
