@@ -87,5 +87,5 @@ def test_the_listing_says_how_a_number_is_made() -> None:
 
 
 def test_nothing_heavy_is_imported() -> None:
-    check = "import sys, vr_eval.config.tasks; print({'torch', 'lmms_eval', 'datasets'} & set(sys.modules))"
+    check = "import sys, vr_eval.catalog.tasks; print({'torch', 'lmms_eval', 'datasets'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "set()"

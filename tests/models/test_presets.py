@@ -108,7 +108,7 @@ def test_resolutions_are_those_of_transformers_processor() -> None:
 
 
 def test_presets_need_no_torch() -> None:
-    code = "import sys; import vr_eval.catalog.presets, vr_eval.config.plan; sys.exit('torch' in sys.modules)"
+    code = "import sys; import vr_eval.catalog.presets, vr_eval.runs.plan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -13,7 +13,7 @@ from vr_eval.catalog.official_tasks import OFFICIAL, OfficialTask
 from vr_eval.catalog.sizes import PUBLISHED
 from vr_eval.catalog.tasks import task_data
 from vr_eval.errors import InputError, Problem, nearest
-from vr_eval.methods.registry import METHODS, MethodSpec, square_ratios
+from vr_eval.methods.registry import METHODS, PACKAGES, MethodSpec, square_ratios
 from vr_eval.methods.spec import unchanged_tokens
 
 WIDTH = 110
@@ -117,7 +117,9 @@ def _method(method: MethodSpec, spec: BackboneSpec) -> Iterator[str]:
         kind = f"trained in stage{'s' if len(method.stages) > 1 else ''} {' and '.join(map(str, method.stages))}"
     yield f"{method.name}  ({method.seam}, {kind}, version {method.version})"
     yield from _entry("", method.summary)
-    yield from _entry("source", f"{method.source}, {method.link}")
+    yield from _entry("source", ", ".join(filter(None, (method.source, method.link))))
+    if method.name in PACKAGES:
+        yield from _entry("package", PACKAGES[method.name])
     missing = [feature for feature in method.needs if feature not in spec.features]
     if missing:
         yield from _entry("tokens", f"not on this backbone, which lacks: {', '.join(missing)}")

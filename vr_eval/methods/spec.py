@@ -13,7 +13,7 @@ from vr_eval.methods.options import Options, Shape
 Seam = Literal["projector", "refusion", "pruning"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MethodSpec:
     """What plans, lists and identities need to know about a method without importing it.
 
@@ -24,7 +24,7 @@ class MethodSpec:
         version: Raised by hand when what it computes changes.
         summary: One line for ``vr-eval list methods``.
         source: Publication, with its arXiv number.
-        link: Address of the publication.
+        link: Address of the publication, if there is one.
         details: Which rule comes from where, beyond the options' own sources.
         module: Module that holds the class.
         cls: Name of the class.
@@ -49,8 +49,8 @@ class MethodSpec:
     version: int
     summary: str
     source: str
-    link: str
-    details: tuple[tuple[Source, str], ...]
+    link: str = ""
+    details: tuple[tuple[Source, str], ...] = ()
     module: str
     cls: str
     tokens: Callable[[int, int, Any], int]

@@ -18,6 +18,7 @@ from vr_eval.catalog.backbone import Loading, Source
 from vr_eval.checksums import FILES, MANIFEST, check_files, file_hashes, read_manifest
 from vr_eval.errors import InputError, Problem
 from vr_eval.files import write_atomic
+from vr_eval.methods.registry import METHODS, NONE, PACKAGES
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.generation import only_tokens
 from vr_eval.models.hub import WHOLE, arguments_of, commits, pinned
@@ -41,7 +42,11 @@ def save_checkpoint(
         # transformers forgets it, and Llama's tokenizer would then split words behind control tokens in another way.
         processor.tokenizer.init_kwargs["legacy"] = processor.tokenizer.legacy
     processor.save_pretrained(folder)
-    content = {**manifest, FILES: file_hashes(folder)}
+    config = model.config
+    packages = {
+        name: PACKAGES[name] for name in (config.projector, config.refusion, config.pruning) if name in PACKAGES
+    }
+    content = {**manifest, **({"packages": packages} if packages else {}), FILES: file_hashes(folder)}
     write_atomic(folder / MANIFEST, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
@@ -116,6 +121,7 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
     arguments = arguments_of(loading, WHOLE)
     try:
         config = LVLMConfig.from_pretrained(folder)
+        _check_installed(config, folder, manifest)
         model, report = LVLM.from_pretrained(folder, config=config, output_loading_info=True, **arguments)
         processor = AutoProcessor.from_pretrained(folder)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
@@ -127,6 +133,19 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
         raise InputError(Problem("the weights do not fit the model: " + "; ".join(wrong), file=str(folder)))
     model.generation_config = only_tokens(model.generation_config)
     return model.eval(), processor
+
+
+def _methods(config: LVLMConfig) -> list[str]:
+    return [name for name in (config.projector, config.refusion, config.pruning) if name != NONE]
+
+
+def _check_installed(config: LVLMConfig, folder: Path, manifest: dict[str, Any]) -> None:
+    """A checkpoint may hold the method of a package that is not here: it says which."""
+    for name in _methods(config):
+        if name not in METHODS:
+            package = manifest.get("packages", {}).get(name)
+            hint = f"Install it: pip install {package}" if package else None
+            raise InputError(Problem(f"the method {name} is not installed", str(folder), key=name, hint=hint))
 
 
 def _part(folder: Path, manifest: dict[str, Any], key: str) -> Source | None:
