@@ -36,6 +36,7 @@ OPTIONS = "config/combinations config/methods_registry config/bad_grids config/s
 REMEMBER = f"{REFERENCE} methods/vision_remember methods/initialisation methods/reference_walk"
 STACKS = "methods/deepstack methods/golden_deepstack methods/reference_projectors models/encoding"
 SVA = "methods/reference_projectors methods/sva methods/golden_sva methods/initialisation"
+PRUNING = "methods/reference_pruning methods/golden_fastv models/pruning"
 SPECS = f"{OPTIONS} methods/options methods/sizes methods/sva methods/deepstack models/downsample {REFERENCE} shipped"
 TESTS = {
     "layers/": f"{REFERENCE} methods/sva measure/flops",
@@ -46,9 +47,9 @@ TESTS = {
     "methods/tokenpacker/module.py": "methods/initialisation methods/golden_tokenpacker methods/golden_runner",
     "methods/deepstack/module.py": STACKS,
     "methods/downsample/module.py": "models/downsample",
-    "methods/keeping.py": "methods/reference_pruning methods/golden_fastv models/pruning",
-    "methods/fastv/module.py": "methods/reference_pruning methods/golden_fastv models/pruning",
-    "methods/random/module.py": "methods/reference_pruning methods/golden_fastv models/pruning",
+    "methods/keeping.py": PRUNING,
+    "methods/fastv/module.py": PRUNING,
+    "methods/random/module.py": PRUNING,
     "methods/registry.py": OPTIONS,
     "methods/options.py": SPECS,
     "methods/spec.py": SPECS,

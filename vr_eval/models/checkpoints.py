@@ -42,10 +42,7 @@ def save_checkpoint(
         # transformers forgets it, and Llama's tokenizer would then split words behind control tokens in another way.
         processor.tokenizer.init_kwargs["legacy"] = processor.tokenizer.legacy
     processor.save_pretrained(folder)
-    config = model.config
-    packages = {
-        name: PACKAGES[name] for name in (config.projector, config.refusion, config.pruning) if name in PACKAGES
-    }
+    packages = {name: PACKAGES[name] for name in _methods(model.config) if name in PACKAGES}
     content = {**manifest, **({"packages": packages} if packages else {}), FILES: file_hashes(folder)}
     write_atomic(folder / MANIFEST, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
@@ -136,6 +133,7 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
 
 
 def _methods(config: LVLMConfig) -> list[str]:
+    """The names in its seams, empty ones left out."""
     return [name for name in (config.projector, config.refusion, config.pruning) if name != NONE]
 
 
