@@ -37,7 +37,7 @@ REMEMBER = f"{REFERENCE} methods/vision_remember methods/initialisation methods/
 STACKS = "methods/deepstack methods/golden_deepstack methods/reference_projectors models/encoding"
 SVA = "methods/reference_projectors methods/sva methods/golden_sva methods/initialisation"
 PRUNING = "methods/reference_pruning methods/golden_fastv models/pruning"
-SPECS = f"{OPTIONS} methods/options methods/sizes methods/sva methods/deepstack models/downsample {REFERENCE} shipped"
+SPECS = f"{OPTIONS} methods/options methods/sva methods/deepstack models/downsample {REFERENCE} shipped"
 TESTS = {
     "layers/": f"{REFERENCE} methods/sva measure/flops",
     "methods/vision_remember/module.py": REMEMBER,
@@ -53,7 +53,6 @@ TESTS = {
     "methods/registry.py": OPTIONS,
     "methods/options.py": SPECS,
     "methods/spec.py": SPECS,
-    "methods/sizes.py": SPECS,
     **{f"methods/{file.parent.name}/spec.py": SPECS for file in (ROOT / "vr_eval" / "methods").glob("*/spec.py")},
     "methods/": f"{REFERENCE} methods/projectors methods/initialisation models/encoding methods/sva",
     "models/seams.py": "methods/reference_walk methods/deepstack",

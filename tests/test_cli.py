@@ -93,7 +93,7 @@ def test_a_wrong_command_line_ends_with_exit_code_2_and_the_usage(
 @pytest.fixture
 def listing(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """`vr-eval list`, in place of a command that does something: tests put an error into it."""
-    from vr_eval.config import listing as module
+    from vr_eval import listing as module
 
     return module
 

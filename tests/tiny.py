@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import CLIPVisionConfig, Qwen2Config
 
+from vr_eval.methods.registry import METHODS, NONE
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.lvlm import LVLM
 
@@ -42,13 +43,16 @@ def tiny_lvlm(
     projector: str = "avg_pool",
     ratio: int = 4,
     refusion: str = "none",
-    pruning: str = "none",
+    free: str = "none",
     *,
     noise: float = 0.2,
     tiling: dict[str, Any] | None = None,
     **options: Any,
 ) -> LVLM:
-    """A random LVLM; `noise` is added to every method parameter, so that zero-initialised outputs do something."""
+    """A random LVLM; `free` is its training-free method, of whichever seam.
+
+    `noise` is added to every method parameter, so that zero-initialised outputs do something.
+    """
     torch.manual_seed(0)
     vision = CLIPVisionConfig(
         hidden_size=16,
@@ -72,14 +76,14 @@ def tiny_lvlm(
         eos_token_id=None,
         pad_token_id=PAD,
     )
-    owner = next((name for name in (pruning, refusion) if name != "none"), projector)  # whose options they are
+    owner = next((name for name in (free, refusion) if name != "none"), projector)  # whose options they are
     config = LVLMConfig(
         vision,
         text,
         projector=projector,
         ratio=ratio,
         refusion=refusion,
-        pruning=pruning,
+        **({METHODS[free].seam: free} if free != NONE else {}),
         select_layer=-1,
         image_token_id=IMAGE,
         tiling=tiling,

@@ -135,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="what there is: methods, backbones, ablations, official tasks")
     listing.add_argument("what", choices=("methods", "backbones", "ablations", "tasks"))
     listing.add_argument("--backbone", metavar="NAME", default="micro", help="backbone for token counts (micro)")
+    listing.add_argument("--parameters", action="store_true", help="count what methods add there; takes seconds")
     listing.set_defaults(command=_list)
 
     doctor = commands.add_parser("doctor", help="what this machine has, and what a grid still needs from the hub")
@@ -312,10 +313,10 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from vr_eval.config import listing
+    from vr_eval import listing
 
     if options.what == "methods":
-        print(listing.list_methods(options.backbone))
+        print(listing.list_methods(options.backbone, options.parameters))
     elif options.what == "backbones":
         print(listing.list_backbones())
     else:

@@ -16,7 +16,7 @@ from vr_eval.adapters.questions import Question
 from vr_eval.catalog.backbone import BackboneSpec, Loading
 from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
-from vr_eval.methods.registry import METHODS, NONE, of_seam
+from vr_eval.methods.registry import NONE, of_seam, projector_options
 from vr_eval.models.build import build_lvlm, lvlm_config
 from vr_eval.models.features import FeatureStore, ImageEncoder
 from vr_eval.models.lvlm import LVLM
@@ -109,7 +109,7 @@ def cells_of(backbone: str) -> list[Cell]:
     grid = cell_of(backbone, "mlp", 1).spec.grid
     cells = []
     for name in of_seam("projector"):
-        ratios = METHODS[name].ratios(grid)
+        ratios = projector_options(name).ratios(grid)
         cells.append(cell_of(backbone, name, RATIO if RATIO in ratios and name != "mlp" else ratios[0]))
     cells.sort(key=lambda cell: cell.projector != "mlp")
     cells += [cell_of(backbone, "avg_pool", RATIO, refusion=name) for name in of_seam("refusion")]

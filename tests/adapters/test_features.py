@@ -73,8 +73,8 @@ def test_features_of_a_smaller_image_are_never_those_of_the_whole(pooled: LVLM, 
     smaller = copy.deepcopy(pooled)
     encoders = [ImageEncoder(model, reader.image_processor, store) for model in (pooled, smaller)]
     for factor in (2, 3):  # changed under an encoder that is there already
-        smaller.config.pruning, smaller.config.options = "downsample", {"downsample": {"factor": factor}}
-        smaller.fill_pruning()
+        smaller.config.image, smaller.config.options = "downsample", {"downsample": {"factor": factor}}
+        smaller.fill_training_free()
         whole, small = (encoder(images) for encoder in encoders)
         assert (whole.shape[1], small.shape[1]) == (144, 144 // factor**2)
         unstored = ImageEncoder(smaller, reader.image_processor, FeatureStore(capacity_bytes=0))(images)

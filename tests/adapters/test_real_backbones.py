@@ -22,7 +22,7 @@ from vr_eval.catalog.backbones import BACKBONES
 from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
 from vr_eval.errors import InputError
-from vr_eval.models.build import build_lvlm, set_pruning
+from vr_eval.models.build import build_lvlm, set_training_free
 from vr_eval.models.checkpoints import load_checkpoint, open_model
 from vr_eval.models.features import FeatureStore
 from vr_eval.runs.training import train_missing
@@ -125,7 +125,7 @@ def test_the_uncompressed_cell_of_a_checkpoint_is_the_checkpoint(tiny_next: Sour
     model, processor = load_checkpoint(folder)
     expected = logits(*open_model(tiny_next.name))
     assert torch.equal(logits(model, processor), expected)
-    set_pruning(model, pruned)
+    set_training_free(model, pruned)
     assert logits(model, processor).shape[1] < expected.shape[1]
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.config.grid_texts import MINIMAL, PRODUCT
-from vr_eval.catalog.backbones import BACKBONES, MICRO
 from vr_eval.config.grid import load_grid
 from vr_eval.errors import InputError
 from vr_eval.methods.registry import METHODS
@@ -161,7 +159,7 @@ def test_a_binary_file_is_an_error(tmp_path: Path) -> None:
         (HEAD + "cells: [{}]", "cells[0]: the row is empty"),
         (HEAD + "cells: [{ratio: 4}]", "cells[0].projector: must be given"),
         (HEAD + "cells: [{projector: mlp, seed: 1}]", "cells[0].seed: unknown key"),
-        (HEAD + "cells: [{projector: vision_remember}]", "vision_remember is a refusion."),
+        (HEAD + "cells: [{projector: vision_remember}]", "Write refusion: vision_remember"),
         (HEAD + "cells: [{projector: mlp, refusion: null}]", "Write the word none."),
         (HEAD + "cells: [{projector: mlp, refusion: no}]", "Write the word none."),
         (HEAD + "cells: [{projector: mlp, pruning: fast}]", "unknown pruning (given: 'fast'; allowed: none"),
@@ -306,20 +304,10 @@ def test_options_that_cancel_each_other_are_refused(refused: Refused) -> None:
     assert "cells[0].vision_remember.halo: vision_remember: a halo has no effect with scope: global" in message
 
 
-def test_a_method_without_the_backbone_feature_it_needs_is_refused(
-    refused: Refused, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    blind = dataclasses.replace(MICRO, name="blind", features=frozenset({"tower_levels"}))
-    monkeypatch.setitem(BACKBONES, "blind", blind)
-    message = refused(PRODUCT, backbone="blind")
-    assert "grid.yaml:8: grid.refusion: vision_remember needs what the backbone blind does not offer" in message
-    assert "allowed: backbone: micro" in message
-
-
 def test_a_local_refusion_needs_a_projector_that_keeps_the_grid(
     refused: Refused, load: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(METHODS, "avg_pool", dataclasses.replace(METHODS["avg_pool"], keeps_grid=False))
+    monkeypatch.setattr(METHODS["avg_pool"].options, "keeps_grid", False)
     row = "projector: avg_pool, ratio: 4, refusion: vision_remember"
     assert "which avg_pool does not keep" in refused(f"{HEAD}cells: [{{{row}}}]")
     load(f"{HEAD}cells: [{{{row}, vision_remember.scope: global}}]")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import pytest
 
-from vr_eval.catalog.backbones import BACKBONES, MICRO
 from vr_eval.config.grid import Grid
-from vr_eval.config.listing import list_methods
+from vr_eval.listing import list_methods
 from vr_eval.methods.downsample.spec import downsample_factors
-from vr_eval.methods.registry import METHODS, projectors, prunings, refusions
+from vr_eval.methods.registry import METHODS, image_methods, projector_options, projectors, prunings, refusions
 from vr_eval.runs.plan import plan_grid
 
 HEAD = "name: a\nbackbone: micro\n"
@@ -26,7 +24,7 @@ WHOLE = "a whole number from 2 to 1000000"
 
 @pytest.mark.parametrize("refusion", ["none", "vision_remember", "deepstack", "sva"])
 def test_every_refusion_goes_with_every_projector_that_keeps_the_grid(load: Callable[..., Grid], refusion: str) -> None:
-    names = [name for name in projectors() if METHODS[name].keeps_grid and name != "mlp"]
+    names = [name for name in projectors() if projector_options(name).keeps_grid and name != "mlp"]
     rows = [f"{{projector: {name}, ratio: 4, refusion: {refusion}}}" for name in names]
     grid = load(f"{HEAD}cells: [{', '.join(rows)}]")
     assert len(grid.cells) == len(names) >= 6
@@ -95,17 +93,17 @@ def test_a_layer_after_which_nothing_reads_is_refused(refused: Callable[..., str
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [
-        ("projector: mlp, pruning: downsample", 36),
-        ("projector: mlp, pruning: downsample, downsample.factor: 3", 16),
-        ("projector: mlp, pruning: downsample, downsample.factor: 6", 4),
-        ("projector: avg_pool, ratio: 9, pruning: downsample", 4),
-        ("projector: pixel_shuffle, ratio: 4, pruning: downsample, downsample.factor: 3", 4),
+        ("projector: mlp, image: downsample", 36),
+        ("projector: mlp, image: downsample, downsample.factor: 3", 16),
+        ("projector: mlp, image: downsample, downsample.factor: 6", 4),
+        ("projector: avg_pool, ratio: 9, image: downsample", 4),
+        ("projector: pixel_shuffle, ratio: 4, image: downsample, downsample.factor: 3", 4),
     ],
 )
 def test_downsampling_leaves_fewer_tokens_of_the_same_checkpoint(
     load: Callable[..., Grid], text: str, tokens: int
 ) -> None:
-    bare = text.partition(", pruning")[0]
+    bare = text.partition(", image")[0]
     grid = load(f"{HEAD}cells: [{{{text}}}, {{{bare}}}]")
     smaller, whole = plan_grid(grid).cells
     assert smaller.tokens == tokens
@@ -119,34 +117,34 @@ def test_downsampling_leaves_fewer_tokens_of_the_same_checkpoint(
     ("text", "message", "allowed"),
     [
         (
-            "projector: mlp, pruning: downsample, downsample.factor: 5",
+            "projector: mlp, image: downsample, downsample.factor: 5",
             "downsample.factor: downsample: a factor of 5 does not divide the 12x12 patch grid into 2x2 or more",
             "2, 3, 4, 6",
         ),
-        ("projector: mlp, pruning: downsample, downsample.factor: 12", "a factor of 12 does not divide", "2, 3, 4, 6"),
+        ("projector: mlp, image: downsample, downsample.factor: 12", "a factor of 12 does not divide", "2, 3, 4, 6"),
         (
-            "projector: mlp, pruning: downsample, downsample.factor: 1",
+            "projector: mlp, image: downsample, downsample.factor: 1",
             "does not fit",
             WHOLE,
         ),
         (
-            "projector: mlp, pruning: downsample, downsample.factor: 2.5",
+            "projector: mlp, image: downsample, downsample.factor: 2.5",
             "does not fit",
             WHOLE,
         ),
         (
-            "projector: avg_pool, ratio: 4, refusion: vision_remember, pruning: downsample",
+            "projector: avg_pool, ratio: 4, refusion: vision_remember, image: downsample",
             "downsample leaves a 6x6 patch grid, but vision_remember looks again at the full 12x12 grid",
             "refusion: none",
         ),
         (
-            "projector: tokenpacker, ratio: 4, pruning: downsample",
+            "projector: tokenpacker, ratio: 4, image: downsample",
             "downsample leaves a 6x6 patch grid, but tokenpacker is made for the full 12x12 grid",
             "projector: mlp, avg_pool, pixel_shuffle",
         ),
         (
-            "projector: avg_pool, ratio: 16, pruning: downsample",
-            "cells[0].pruning: downsample leaves a 6x6 patch grid, but a ratio of 1/16 does not divide that",
+            "projector: avg_pool, ratio: 16, image: downsample",
+            "cells[0].image: downsample leaves a 6x6 patch grid, but a ratio of 1/16 does not divide that",
             "ratio: 1, 4, 9, 36",
         ),
     ],
@@ -160,16 +158,16 @@ def test_downsampling_that_cannot_be_is_refused_with_the_reason(
     assert len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", [name for name in projectors() if not METHODS[name].any_grid])
+@pytest.mark.parametrize("name", [name for name in projectors() if not projector_options(name).any_grid])
 def test_a_projector_made_for_one_grid_is_not_downsampled(refused: Callable[..., str], name: str) -> None:
     assert f"but {name} is made for the full 12x12 grid" in refused(
-        row(f"projector: {name}, ratio: 4, pruning: downsample")
+        row(f"projector: {name}, ratio: 4, image: downsample")
     )
 
 
 def test_a_product_says_what_to_leave_out_of_it(refused: Callable[..., str], load: Callable[..., Grid]) -> None:
-    text = f"{HEAD}grid: {{projector: [avg_pool, tokenpacker], ratio: 4, pruning: [none, downsample]}}\n"
-    exclude = "exclude: [{projector: tokenpacker, refusion: none, pruning: downsample}]"
+    text = f"{HEAD}grid: {{projector: [avg_pool, tokenpacker], ratio: 4, image: [none, downsample]}}\n"
+    exclude = "exclude: [{projector: tokenpacker, refusion: none, pruning: none, image: downsample}]"
     assert f"Leave it out with {exclude}" in refused(text)
     assert [cell.tokens for cell in load(text + exclude).cells] == [36, 9, 36]
 
@@ -180,27 +178,16 @@ def test_a_grid_that_nothing_divides_has_no_factor() -> None:
     assert downsample_factors(13) == downsample_factors(3) == ()
 
 
-def test_a_tower_of_one_image_size_cannot_be_downsampled(
-    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rigid = dataclasses.replace(MICRO, name="rigid", features=MICRO.features - {"image_sizes"})
-    monkeypatch.setitem(BACKBONES, "rigid", rigid)
-    message = refused(row("projector: mlp, pruning: downsample"), backbone="rigid")
-    assert (
-        "downsample needs what the backbone rigid does not offer: a vision tower that takes images of other" in message
-    )
-
-
 def test_the_list_shows_the_training_free_methods() -> None:
     text = list_methods("micro")
-    for name in prunings():
-        assert f"\n{name}  (pruning, training-free, version 1)" in text
-    assert "before the projector, 1/4: 36, 1/9: 16, 1/16: 9, 1/36: 4" in text
-    assert text.count("those of the projector") == len(refusions()) + len(prunings()) - 1
+    for name in (*prunings(), *image_methods()):
+        assert f"\n{name}  ({METHODS[name].seam}, training-free, version 1)" in text
+    assert "those that the projector makes of 6x6 patches" in text
+    assert text.count("those of the projector") == len(refusions()) + len(prunings())
 
 
 @pytest.mark.parametrize("name", ["ldpv2", "resampler", "c_abstractor", "sva_connector", "deepstack", "sva"])
 def test_the_list_shows_the_method(name: str) -> None:
     text = list_methods("micro")
-    assert f"\n{name}  ({METHODS[name].seam}, trained in stages 1 and 2, version 1)" in text
+    assert f"\n{name}  ({METHODS[name].seam}, trained, version 1)" in text
     assert METHODS[name].link in text

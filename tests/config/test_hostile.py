@@ -36,7 +36,12 @@ OWNERS = (GridFile, Recipe, Decoding, DescribedBackbone, ProbeFile, *(spec.optio
 SECONDS = 3.0
 """Of the processor, for one file; measured 0.0 to 1.4 on one core, the most where 30,000 values are counted."""
 
-ROWS = {"projector": "", "refusion": "projector: avg_pool, ", "pruning": "projector: avg_pool, "}
+ROWS = {
+    "projector": "",
+    "refusion": "projector: avg_pool, ",
+    "pruning": "projector: avg_pool, ",
+    "image": "projector: mlp, ",
+}
 
 
 def numeric_places() -> Iterator[str]:
@@ -52,7 +57,7 @@ def numeric_places() -> Iterator[str]:
         yield f"name: hostile\nbackbone: {{{own}, {field.name}: ?}}\ncells: [{{projector: mlp}}]\n"
     yield f"{MLP}recipe: {{lr_methods: {{tokenpacker: ?}}}}\n"
     for spec in METHODS.values():
-        row = f"{ROWS[spec.seam]}{spec.seam}: {spec.name}" + ("" if spec.ratios(12) == (1,) else ", ratio: 4")
+        row = f"{ROWS[spec.seam]}{spec.seam}: {spec.name}" + ("" if spec.name == "mlp" else ", ratio: 4")
         for field in dataclasses.fields(spec.options):
             for hole in ("?", "[?]", "[1, ?]"):
                 yield f"{HEAD}cells: [{{{row}, {spec.name}.{field.name}: {hole}}}]\n"

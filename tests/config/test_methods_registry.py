@@ -7,7 +7,7 @@ from math import isqrt
 import pytest
 
 from vr_eval import paths
-from vr_eval.catalog.backbones import FEATURES, MICRO
+from vr_eval.catalog.backbones import MICRO
 from vr_eval.catalog.fields import allowed_of, checked, info_of
 from vr_eval.methods.options import levels_at
 from vr_eval.methods.registry import METHODS, projectors, prunings, refusions, square_ratios, stride
@@ -74,13 +74,11 @@ def test_every_option_explains_itself_and_has_a_valid_default(name: str) -> None
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_names_its_source_and_known_features(name: str) -> None:
+def test_every_method_names_its_source(name: str) -> None:
     method = METHODS[name]
     assert method.name == name
     assert method.version >= 1
-    assert method.link.startswith("https://arxiv.org/abs/")
     assert method.link.rpartition("/")[2] in method.source
-    assert set(method.needs) <= set(FEATURES)
     assert {source for source, _ in method.details} <= {"paper", "official code", "ours"}
 
 
@@ -101,7 +99,7 @@ def test_ratios_are_the_squares_that_divide_the_grid() -> None:
     assert square_ratios(24) == (1, 4, 9, 16, 36, 64, 144, 576)
     for grid in (12, 24, 27):
         for ratio in square_ratios(grid):
-            assert METHODS["avg_pool"].tokens(grid, ratio, METHODS["avg_pool"].options()) * ratio == grid * grid
+            assert METHODS["avg_pool"].options().tokens(grid, ratio) * ratio == grid * grid
             assert stride(grid, ratio) == isqrt(ratio)
 
 

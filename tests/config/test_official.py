@@ -12,8 +12,8 @@ import yaml
 from vr_eval import paths
 from vr_eval.catalog.official_tasks import OFFICIAL, SUITES, packaged_files
 from vr_eval.catalog.tasks import part_configs, task_data, task_fields, task_files, task_version
-from vr_eval.config.listing import list_tasks
 from vr_eval.errors import InputError
+from vr_eval.listing import list_tasks
 
 TASKS = Path(__file__).parents[2] / "tasks"
 

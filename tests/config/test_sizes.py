@@ -13,7 +13,7 @@ from vr_eval.catalog.official_tasks import OFFICIAL, packaged_files
 from vr_eval.catalog.sizes import PUBLISHED, published, questions_of
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.config.identity import cell_id
-from vr_eval.config.listing import list_tasks
+from vr_eval.listing import list_tasks
 from vr_eval.runs.plan import plan_grid
 
 PRESET = "llava_1_5_7b"

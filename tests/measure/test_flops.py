@@ -76,17 +76,17 @@ def test_fastv_saves_in_later_layers_and_pays_for_its_ranking() -> None:
     ranking = 2 * length * WIDTH  # one row of scores, all heads
     expected = tower_flops() + mlp_flops(144) + decoder_flops(length) + ranking
     expected += 2 * (layer_flops(kept) - layer_flops(length))
-    assert counted("mlp", 1, pruning="fastv", layer=2, keep_ratio=0.25) == expected
+    assert counted("mlp", 1, free="fastv", layer=2, keep_ratio=0.25) == expected
 
 
 def test_a_masked_prefill_saves_nothing() -> None:
-    assert counted("mlp", 1, pruning="fastv", mode="mask") > counted("mlp", 1)
+    assert counted("mlp", 1, free="fastv", mode="mask") > counted("mlp", 1)
 
 
 def test_downsampling_saves_in_the_tower_too() -> None:
     tokens = 36
     expected = tower_flops(6) + mlp_flops(tokens) + decoder_flops(tokens + TEXT)
-    assert counted("mlp", 1, pruning="downsample", factor=2) == expected
+    assert counted("mlp", 1, free="downsample", factor=2) == expected
 
 
 def test_every_tile_goes_through_the_tower_and_into_the_decoder() -> None:

@@ -77,7 +77,7 @@ def test_dropping_nine_of_ten_vision_tokens_early_shortens_the_measured_prefill(
 
 
 def test_a_decode_step_goes_one_token_further_each_time() -> None:
-    model = tiny_lvlm("mlp", 1, pruning="fastv", layer=2, keep_ratio=0.25)
+    model = tiny_lvlm("mlp", 1, free="fastv", layer=2, keep_ratio=0.25)
     step = decode_call(model, text_tokens=10)
     lengths = []
     for _ in range(3):
@@ -93,7 +93,7 @@ def test_a_prefill_ends_with_the_logits_of_one_position() -> None:
 def test_the_cache_holds_what_pruning_leaves_of_it() -> None:
     per_token = 2 * 2 * 8 * 4  # keys and values, two groups of 8 channels, float32
     assert kv_cache_bytes(tiny_lvlm("mlp", 1), text_tokens=10) == 4 * 154 * per_token
-    pruned = tiny_lvlm("mlp", 1, pruning="fastv", layer=1, keep_ratio=0.25)
+    pruned = tiny_lvlm("mlp", 1, free="fastv", layer=1, keep_ratio=0.25)
     assert kv_cache_bytes(pruned, text_tokens=10) == (154 + 3 * 46) * per_token
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vr_eval.methods.base import Shapes
-from vr_eval.methods.registry import METHODS
+from vr_eval.methods.registry import METHODS, projector_options
 from vr_eval.models.methods import build_method
 
 SHAPES = Shapes(grid=12, tower_width=64, tower_depth=24, select_layer=23, decoder_width=96, decoder_depth=24, stride=2)
@@ -116,7 +116,7 @@ def test_the_c_abstractor_starts_without_any_place_apart() -> None:
 def test_a_projector_that_says_so_has_an_mlp_that_deepstack_can_share(name: str) -> None:
     projector = made(name)
     shared = projector.patch_mlp()
-    assert (shared is not None) == METHODS[name].patch_mlp
+    assert (shared is not None) == projector_options(name).patch_mlp
     if shared is not None:
         assert shared is projector.mlp
         assert shared(torch.zeros(1, 64)).shape == (1, 96)

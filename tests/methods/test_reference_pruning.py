@@ -121,7 +121,7 @@ def test_the_attention_that_all_rows_give_is_a_mean() -> None:
 @pytest.mark.parametrize(("pruning", "options"), CHOSEN)
 @torch.no_grad()
 def test_every_sample_is_what_the_walk_finds_and_so_is_the_loss(pruning: str, options: dict[str, Any]) -> None:
-    model = tiny_lvlm("avg_pool", 4, pruning=pruning, **options).double()
+    model = tiny_lvlm("avg_pool", 4, free=pruning, **options).double()
     for layer in model.decoder.layers:
         layer.self_attn.scaling = SCALING
     rows = [prompt(model, *parts) for parts, _ in SAMPLES]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.tiny import DOWNSAMPLED, PROJECTORS, SIDE, pixels, prompt, tiny_lvlm
-from vr_eval.methods.registry import METHODS
+from vr_eval.methods.registry import projector_options, projectors
 from vr_eval.models.lvlm import LVLM
 
 
@@ -26,7 +26,7 @@ def resized_by_hand(images: Tensor, side: int) -> Tensor:
 def on_a_smaller_tower(model: LVLM, side: int) -> LVLM:
     """`model` without downsampling, around a tower made for images of `side` pixels, with the same weights."""
     config = copy.deepcopy(model.config)
-    config.pruning, config.vision_config.image_size = "none", side
+    config.image, config.vision_config.image_size = "none", side
     state = model.state_dict()
     name = "vision_tower.embeddings.position_embedding.weight"
     grid, width = model.config.shapes.grid, model.config.shapes.tower_width
@@ -45,14 +45,14 @@ def on_a_smaller_tower(model: LVLM, side: int) -> LVLM:
 def test_it_equals_a_model_for_smaller_images_on_images_resized_by_hand(
     projector: str, ratio: int, factor: int
 ) -> None:
-    model = tiny_lvlm(projector, ratio, pruning="downsample", factor=factor)
+    model = tiny_lvlm(projector, ratio, free="downsample", factor=factor)
     small = on_a_smaller_tower(model, SIDE // factor)
-    assert small.downsampling is None
+    assert small.image_method is None
     assert model.tokens_per_image == small.tokens_per_image == 144 // factor**2 // ratio
     ids = torch.tensor([prompt(model, 5, "image", 6, "image", 7)])
     images = pixels(2)
     resized = resized_by_hand(images, SIDE // factor)
-    torch.testing.assert_close(model.downsampling(images), resized, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.image_method(images), resized, atol=1e-5, rtol=1e-5)
     expected = small(ids, None, resized).logits
     torch.testing.assert_close(model(ids, None, images).logits, expected, atol=2e-4, rtol=1e-4)
     assert not torch.allclose(small(ids, None, resized.flip(0)).logits, expected, atol=1e-1)  # images do matter
@@ -60,7 +60,7 @@ def test_it_equals_a_model_for_smaller_images_on_images_resized_by_hand(
 
 @torch.no_grad()
 def test_the_order_of_normalising_and_resizing_does_not_matter() -> None:
-    shrink = tiny_lvlm("mlp", 1, pruning="downsample").downsampling
+    shrink = tiny_lvlm("mlp", 1, free="downsample").image_method
     assert shrink is not None
     images, mean, std = pixels(2), torch.tensor([0.48, 0.46, 0.41]).view(3, 1, 1), 0.27
     torch.testing.assert_close(shrink((images - mean) / std), (shrink(images) - mean) / std, atol=1e-5, rtol=1e-5)
@@ -69,7 +69,7 @@ def test_the_order_of_normalising_and_resizing_does_not_matter() -> None:
 @torch.no_grad()
 def test_a_tower_whose_patches_do_not_cover_the_whole_image_is_downsampled_too() -> None:
     """As SigLIP's 384 pixels in patches of 14: 27 patches a side, and 6 pixels that belong to none."""
-    config = copy.deepcopy(tiny_lvlm("mlp", 1, pruning="downsample", factor=3).config)
+    config = copy.deepcopy(tiny_lvlm("mlp", 1, free="downsample", factor=3).config)
     config.vision_config.image_size = 39
     model = LVLM(config).eval()
     assert (model.config.shapes.grid, model.grid, model.tokens_per_image) == (9, 3, 9)
@@ -80,28 +80,30 @@ def test_a_tower_whose_patches_do_not_cover_the_whole_image_is_downsampled_too()
 def test_downsampling_can_be_put_in_and_taken_out_of_a_model_that_is_there() -> None:
     """As a cell does with the checkpoint of the same model without pruning."""
     model = tiny_lvlm("mlp", 1)
-    whole, made = copy.deepcopy(model), tiny_lvlm("mlp", 1, pruning="downsample", factor=4)
+    whole, made = copy.deepcopy(model), tiny_lvlm("mlp", 1, free="downsample", factor=4)
     ids = torch.tensor([prompt(made, 5, "image", 6)])
     with pytest.raises(ValueError, match="9 image tokens for 1 image"):
         model(ids, None, pixels(1))
-    model.config.pruning, model.config.options = "downsample", {"downsample": {"factor": 4}}
-    model.fill_pruning()
+    model.config.image, model.config.options = "downsample", {"downsample": {"factor": 4}}
+    model.fill_training_free()
     assert model.state_dict().keys() == whole.state_dict().keys()
     assert torch.equal(model(ids, None, pixels(1)).logits, made(ids, None, pixels(1)).logits)
-    model.config.pruning = "none"
-    model.fill_pruning()
+    model.config.image = "none"
+    model.fill_training_free()
     ids = torch.tensor([prompt(whole, 5, "image", 6)])
     assert torch.equal(model(ids, None, pixels(1)).logits, whole(ids, None, pixels(1)).logits)
 
 
-@pytest.mark.parametrize(("projector", "ratio"), [case for case in PROJECTORS if not METHODS[case[0]].any_grid])
+@pytest.mark.parametrize(
+    ("projector", "ratio"), [(name, ratio) for name, ratio in PROJECTORS if not projector_options(name).any_grid]
+)
 @torch.no_grad()
 def test_a_projector_that_plans_refuse_would_not_run(projector: str, ratio: int) -> None:
-    model = tiny_lvlm(projector, ratio, pruning="downsample")
+    model = tiny_lvlm(projector, ratio, free="downsample")
     ids = torch.tensor([prompt(model, 5, "image", 6)])
     with pytest.raises((RuntimeError, IndexError)):
         model(ids, None, pixels(1))
 
 
 def test_the_matrix_holds_every_projector_that_takes_any_grid() -> None:
-    assert {name for name, _ in DOWNSAMPLED} == {name for name, method in METHODS.items() if method.any_grid}
+    assert {name for name, _ in DOWNSAMPLED} == {name for name in projectors() if projector_options(name).any_grid}

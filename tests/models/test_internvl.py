@@ -20,7 +20,7 @@ from vr_eval.catalog.backbones import BACKBONES
 from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
 from vr_eval.errors import InputError
-from vr_eval.models.build import build_lvlm, set_pruning
+from vr_eval.models.build import build_lvlm, set_training_free
 from vr_eval.models.checkpoints import load_checkpoint, save_checkpoint
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.pretrained import load_pretrained
@@ -137,7 +137,7 @@ def test_methods_run_batched_and_cached_as_alone(
     model, processor = build_lvlm(built)
     if pruning != "none":
         pruned = cell(projector, ratio, refusion, pruning, **options)
-        set_pruning(model, pruned)
+        set_training_free(model, pruned)
         processor.image_seq_length = model.tokens_per_image
     model.eval()
     with torch.no_grad():  # outputs that start at zero would hide what they do

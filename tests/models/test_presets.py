@@ -13,9 +13,9 @@ from vr_eval.catalog.backbones import BACKBONES, weights_hash
 from vr_eval.catalog.presets import PRESETS
 from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import checkpoint_id
-from vr_eval.config.listing import list_backbones, list_methods
 from vr_eval.errors import InputError
-from vr_eval.methods.registry import METHODS
+from vr_eval.listing import list_backbones, list_methods
+from vr_eval.methods.registry import METHODS, projector_options
 
 GRID = """\
 name: real
@@ -40,7 +40,7 @@ def test_sizes_fit_together(spec: BackboneSpec) -> None:
     assert spec.select_layer <= spec.tower_depth
     assert spec.tower_width % spec.tower_heads == 0
     assert bool(spec.checkpoint) != bool(spec.tower and spec.decoder)
-    assert spec.own_ratio in METHODS[spec.own_projector].ratios(spec.grid)
+    assert spec.own_ratio in projector_options(spec.own_projector).ratios(spec.grid)
     for height, width in spec.tiling.pinpoints if spec.tiling else ():
         assert height % spec.image_px == width % spec.image_px == 0
 

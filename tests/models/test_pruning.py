@@ -110,7 +110,7 @@ def test_layers_from_k_on_hold_the_short_cache_and_earlier_ones_the_whole(case: 
 @pytest.mark.parametrize("pruning", ["fastv", "random"])
 @torch.no_grad()
 def test_what_is_kept_keeps_its_position_and_an_answer_goes_on_behind_the_whole_prompt(pruning: str) -> None:
-    model = tiny_lvlm("mlp", 1, pruning=pruning, layer=2, keep_ratio=0.1)
+    model = tiny_lvlm("mlp", 1, free=pruning, layer=2, keep_ratio=0.1)
     ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
     chosen: list[torch.Tensor] = []
     select = model.pruning.select
@@ -137,14 +137,14 @@ def test_keeping_everything_changes_nothing() -> None:
     ids, mask = batch([prompt(whole, 5, "image", 6, 7), prompt(whole, 8, "image", 9)], "left")
     expected = whole(ids, mask, pixels(2)).logits
     for pruning in ("fastv", "random"):
-        model = tiny_lvlm("mlp", 1, pruning=pruning, keep_ratio=1.0)
+        model = tiny_lvlm("mlp", 1, free=pruning, keep_ratio=1.0)
         torch.testing.assert_close(model(ids, mask, pixels(2)).logits, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_dropping_and_masking_the_same_tokens_give_the_same_logits() -> None:
-    drop = tiny_lvlm("mlp", 1, pruning="fastv", keep_ratio=0.25)
-    mask = tiny_lvlm("mlp", 1, pruning="fastv", keep_ratio=0.25, mode="mask")
+    drop = tiny_lvlm("mlp", 1, free="fastv", keep_ratio=0.25)
+    mask = tiny_lvlm("mlp", 1, free="fastv", keep_ratio=0.25, mode="mask")
     ids = torch.tensor([prompt(drop, 5, "image", 6, 7)])
     dropped, masked = drop(ids, None, pixels(1)).logits, mask(ids, None, pixels(1)).logits
     torch.testing.assert_close(dropped[:, -2:], masked[:, -2:], atol=1e-5, rtol=1e-4)
@@ -153,7 +153,7 @@ def test_dropping_and_masking_the_same_tokens_give_the_same_logits() -> None:
 @torch.no_grad()
 def test_the_recorded_attention_is_the_layers_own() -> None:
     """Against `output_attentions` of the eager implementation of the same weights."""
-    model = tiny_lvlm("mlp", 1, pruning="fastv")
+    model = tiny_lvlm("mlp", 1, free="fastv")
     ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
     seen: list[torch.Tensor] = []
     select = model.pruning.select

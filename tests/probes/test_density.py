@@ -52,7 +52,7 @@ def test_padding_takes_no_part(side: str) -> None:
 @pytest.mark.parametrize("options", [{}, {"mode": "mask"}])
 @torch.no_grad()
 def test_dropped_tokens_receive_nothing(options: dict[str, Any]) -> None:
-    model = tiny_lvlm("mlp", 1, pruning="fastv", keep_ratio=0.25, **options)
+    model = tiny_lvlm("mlp", 1, free="fastv", keep_ratio=0.25, **options)
     ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
     even = measured(model, ids, pixels(1)).even
     whole, left = sum((144 / 146, 144 / 147)) / 2, sum((36 / 38, 36 / 39)) / 2
@@ -62,7 +62,7 @@ def test_dropped_tokens_receive_nothing(options: dict[str, Any]) -> None:
 @torch.no_grad()
 def test_measuring_changes_no_answer_and_ends_with_the_pass() -> None:
     for pruning in ("none", "fastv"):
-        model = tiny_lvlm("mlp", 1, pruning=pruning)
+        model = tiny_lvlm("mlp", 1, free=pruning)
         ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
         before = model(ids, None, pixels(1)).logits
         measured(model, ids, pixels(1))

@@ -64,7 +64,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(subject: Made, tmp_
 
 
 def test_cells_share_what_stands_before_their_difference(subject: Made, tmp_path: Path) -> None:
-    plain, pruned = tiny_lvlm("mlp", 1), tiny_lvlm("mlp", 1, pruning="fastv", keep_ratio=0.5)
+    plain, pruned = tiny_lvlm("mlp", 1), tiny_lvlm("mlp", 1, free="fastv", keep_ratio=0.5)
     a, b = (keys(model, subject(model)) for model in (plain, pruned))
     same = [tap for tap in b if a.get(tap) == b[tap]]
     assert same == [f"tower.{i}" for i in range(5)] + ["tower.out", "projector", "decoder.0", "decoder.1"]
@@ -76,13 +76,13 @@ def test_cells_share_what_stands_before_their_difference(subject: Made, tmp_path
 def test_what_is_shared_is_computed_once(subject: Made, tmp_path: Path) -> None:
     read(subject(tiny_lvlm("mlp", 1)), tmp_path, Noise(5))
     folders = set(tmp_path.iterdir())
-    read(subject(tiny_lvlm("mlp", 1, pruning="fastv", keep_ratio=0.5)), tmp_path, Noise(5))
+    read(subject(tiny_lvlm("mlp", 1, free="fastv", keep_ratio=0.5)), tmp_path, Noise(5))
     new = [json.loads((path / "manifest.json").read_text())["tap"] for path in set(tmp_path.iterdir()) - folders]
     assert sorted(new) == ["decoder.1+pruning", "decoder.2", "decoder.3"]
 
 
 def test_models_read_together_give_what_they_give_alone(subject: Made, tmp_path: Path) -> None:
-    models = [tiny_lvlm("mlp", 1), tiny_lvlm("avg_pool", 4), tiny_lvlm("mlp", 1, pruning="downsample")]
+    models = [tiny_lvlm("mlp", 1), tiny_lvlm("avg_pool", 4), tiny_lvlm("mlp", 1, free="downsample")]
     asked = [subject(model) for model in models]
     together = extract(asked, Noise(5), [taps_of(model) for model in models], ["mean"], tmp_path / "a", 2)
     for one, found in zip(asked, together, strict=True):

@@ -112,7 +112,7 @@ def test_before_and_after_a_refusion_point_differ_by_what_it_adds() -> None:
 
 @pytest.mark.parametrize("mode", ["drop", "mask"])
 def test_pruned_tokens_are_left_out(mode: str) -> None:
-    model = tiny_lvlm("mlp", 1, pruning="fastv", keep_ratio=0.25, mode=mode)
+    model = tiny_lvlm("mlp", 1, free="fastv", keep_ratio=0.25, mode=mode)
     chosen = list(range(3, 3 + 36))
     assert model.pruning is not None
 

@@ -74,7 +74,7 @@ def test_taps_of_base_views_are_the_models_own_hidden_states(tiling: str) -> Non
 @torch.no_grad()
 def test_rows_of_which_pruning_kept_the_mark_or_not_are_pooled_by_what_they_have() -> None:
     """The token that ends a row of tiles competes with vision tokens, so images are left with 18 of these, or 17."""
-    model = tiny_lvlm("avg_pool", 4, pruning="random", tiling=TILINGS["llava_next"], keep_ratio=0.5)
+    model = tiny_lvlm("avg_pool", 4, free="random", tiling=TILINGS["llava_next"], keep_ratio=0.5)
     line = row(model)
     ids = torch.tensor([[5 + number, *line[1:]] for number in range(8)])
     encoded = encode(model, pixels(8), levels_read(model))

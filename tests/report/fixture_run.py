@@ -56,6 +56,7 @@ class FakeCell:
     options: str = "{}"
     is_baseline: bool = False
     pruning: str = "none"
+    image: str = "none"
     backbone: str = "micro"
 
     @property
@@ -80,6 +81,7 @@ class FakeCell:
             "ratio": self.ratio,
             "refusion": self.refusion,
             "pruning": self.pruning,
+            "image": self.image,
             "options": self.options,
             "seed": self.seed,
             "tokens": 144 // self.ratio,

@@ -130,8 +130,8 @@ def test_figures_take_their_colours_from_the_page(report: str) -> None:
 def test_the_ratio_of_a_pruned_row_stands_at_no_token_count(
     tmp_path: Path, projector: str, ratio: int, tokens: int
 ) -> None:
-    records = make_records([*CELLS, FakeCell(projector, ratio, pruning="downsample")], per_task=12)
-    records.loc[records.pruning != "none", "tokens"] = tokens
+    records = make_records([*CELLS, FakeCell(projector, ratio, image="downsample")], per_task=12)
+    records.loc[records.image != "none", "tokens"] = tokens
     text = built(tmp_path, records).text
     assert text.count("36 (1/4)") == 2  # once in each drawing
     assert " 9 (1/4)" not in text

@@ -279,23 +279,27 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_there(
     assert len(asked) == 2 * len(TASKS) * QUESTIONS - 3 * grid.batch_size
 
 
-@pytest.mark.parametrize(("pruning", "tokens"), [("fastv", 144), ("downsample", 36)])
-def test_cells_that_prune_share_a_checkpoint_and_give_other_answers(root: Path, pruning: str, tokens: int) -> None:
-    text = GRID.replace(WITH_REFUSION, f"  - {{projector: mlp, pruning: {pruning}}}")
-    text = text.replace("baseline: {projector: mlp}", "baseline: {projector: mlp, pruning: none}")
+@pytest.mark.parametrize(
+    ("seam", "name", "tokens"), [("pruning", "fastv", 144), ("image", "downsample", 36)], ids=["fastv", "downsample"]
+)
+def test_training_free_methods_share_a_checkpoint_and_give_other_answers(
+    root: Path, seam: str, name: str, tokens: int
+) -> None:
+    text = GRID.replace(WITH_REFUSION, f"  - {{projector: mlp, {seam}: {name}}}")
+    text = text.replace("baseline: {projector: mlp}", f"baseline: {{projector: mlp, {seam}: none}}")
     grid = toy_grid(root, text)
     assert checkpoint_id(grid.cells[0]) == checkpoint_id(grid.cells[1])
     write_checkpoints(grid.cells[:1])
     assert run_grid(grid) == 0
-    found = dict(iter(records().groupby("pruning")))
-    assert found.keys() == {"none", pruning}
-    assert found["none"]["answer"].tolist() != found[pruning]["answer"].tolist()
-    assert set(found[pruning]["tokens"]) == {tokens}
+    found = dict(iter(records().groupby(seam)))
+    assert found.keys() == {"none", name}
+    assert found["none"]["answer"].tolist() != found[name]["answer"].tolist()
+    assert set(found[name]["tokens"]) == {tokens}
     # Alone, one by one, and without another cell's features in the store, it answers the same.
-    only = text.replace("  - {projector: mlp}\n", "").replace("baseline: {projector: mlp, pruning: none}\n", "")
+    only = text.replace("  - {projector: mlp}\n", "").replace(f"baseline: {{projector: mlp, {seam}: none}}\n", "")
     assert run_grid(toy_grid(root, only), Path("runs/alone"), batch_size=1) == 0
     alone = pd.read_parquet("runs/alone/records.parquet")
-    assert alone["answer"].tolist() == found[pruning]["answer"].tolist()
+    assert alone["answer"].tolist() == found[name]["answer"].tolist()
 
 
 def test_a_limit_is_another_cell_and_old_cells_are_left_out_but_kept(grid: Grid, root: Path) -> None:

@@ -15,6 +15,7 @@ from vr_eval.catalog.backbones import MICRO
 from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
+from vr_eval.methods.registry import METHODS
 from vr_eval.micro.corpus import training_corpus
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import load_checkpoint
@@ -108,7 +109,8 @@ def test_a_cell_with_crops_trains_on_kept_features_of_its_own(tmp_path: Path, pl
 
 @pytest.mark.parametrize("factor", [2, 3])
 def test_the_processor_of_a_downsampled_cell_writes_as_many_image_tokens_as_its_model_takes(factor: int) -> None:
-    cell = Cell("micro", "avg_pool", 4, "none", "downsample", 0, {"downsample": {"factor": factor}}, RECIPE)
+    options = {"downsample": {"factor": factor}}
+    cell = Cell("micro", "avg_pool", 4, "none", "none", 0, options, RECIPE, image="downsample")
     model, processor = build_lvlm(cell)
     given = processor(images=Image.new("RGB", (192, 192)), text=f"{processor.image_token}?", return_tensors="pt")
     assert int((given["input_ids"] == processor.image_token_id).sum()) == model.tokens_per_image == cell.tokens
@@ -118,12 +120,12 @@ def test_the_processor_of_a_downsampled_cell_writes_as_many_image_tokens_as_its_
 
 @pytest.mark.parametrize("options", [{"fastv": {"keep_ratio": 0.25}}, {"downsample": {"factor": 3}}], ids=str)
 def test_a_training_free_method_is_no_part_of_the_checkpoint(tmp_path: Path, options: dict) -> None:
-    (pruning,) = options
-    cell = Cell("micro", "mlp", 1, "none", pruning, 0, options, RECIPE)
+    (name,) = options
     bare = Cell("micro", "mlp", 1, "none", "none", 0, {}, RECIPE)
+    cell = dataclasses.replace(bare, options=options, **{METHODS[name].seam: name})
     assert checkpoint_id(cell) == checkpoint_id(bare)
     train_cell(cell, tmp_path / "checkpoint", "cpu")
     model, _ = load_checkpoint(tmp_path / "checkpoint", expect=checkpoint_id(bare))
-    assert model.config.pruning == "none"
-    assert pruning not in model.config.options
+    assert model.config.pruning == model.config.image == "none"
+    assert name not in model.config.options
     assert model.tokens_per_image == bare.tokens == 144

@@ -10,7 +10,6 @@ from tests.tiny import PROJECTORS, tiny_lvlm
 from vr_eval.catalog.frozen import FrozenDict
 from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
-from vr_eval.methods.registry import METHODS
 from vr_eval.training.stages import describe, stages_of
 
 RECIPE = Recipe(stage1_steps=3, stage2_steps=5, lr_projector=0.01, lr_decoder=0.002)
@@ -35,13 +34,6 @@ def test_every_parameter_belongs_to_one_part_of_each_stage(projector: str, ratio
     wanted = [(name, 0.01) for name in methods] + [("decoder", 0.002)]
     assert [(part.name, part.lr) for part in second.trained] == wanted + ([("vision tower", 1e-5)] if lr_tower else [])
     assert (first.needs_pixels, second.needs_pixels) == (False, lr_tower > 0)
-
-
-def test_a_method_says_in_which_stages_it_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "sva", dataclasses.replace(METHODS["sva"], stages=(2,)))
-    first, second = stages_of(cell("avg_pool", 4, "sva"), tiny_lvlm("avg_pool", 4, "sva"))
-    assert [part.name for part in first.trained] == ["projector avg_pool"]
-    assert [part.name for part in second.trained] == ["projector avg_pool", "refusion sva", "decoder"]
 
 
 def test_a_method_without_parameters_of_its_own_is_no_part() -> None:

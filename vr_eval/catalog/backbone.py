@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from vr_eval.catalog.recipe import Recipe
-
-FEATURES: Mapping[str, str] = MappingProxyType(
-    {
-        "tower_levels": "hidden states of any layer of the vision tower",
-        "decoder_layers": "a place between decoder layers to change vision tokens",
-        "image_sizes": "a vision tower that takes images of other sizes, with interpolated position embeddings",
-    }
-)
-"""What a method can ask of a backbone, with the words that a refusal uses."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +131,6 @@ class BackboneSpec:
         decoder_depth: Decoder layers.
         decoder_width: Channels of the decoder, H.
         suites: Suite name to its tasks.
-        features: What methods may need (keys of ``FEATURES``).
         recipe: Default recipe of its cells.
         data_version: Version of its training data.
         weights: Folder of its frozen weights, ``None`` where they are not ours to ship.
@@ -172,7 +161,6 @@ class BackboneSpec:
     decoder_depth: int
     decoder_width: int
     suites: Mapping[str, tuple[str, ...]]
-    features: frozenset[str]
     data_version: str
     weights: Path | None = None
     checkpoint: Source | None = None

@@ -9,7 +9,7 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-from vr_eval.catalog.backbone import FEATURES, BackboneSpec, Source
+from vr_eval.catalog.backbone import BackboneSpec, Source
 from vr_eval.catalog.frozen import FrozenDict
 from vr_eval.catalog.generator import GENERATOR_VERSION
 from vr_eval.catalog.presets import PRESETS
@@ -18,7 +18,7 @@ from vr_eval.checksums import check_weights
 from vr_eval.hashes import spread
 from vr_eval.paths import PACKAGE
 
-__all__ = ["BACKBONES", "FEATURES", "MICRO", "BackboneSpec", "weights_hash"]
+__all__ = ["BACKBONES", "MICRO", "BackboneSpec", "weights_hash"]
 
 LR_METHODS = FrozenDict(tokenpacker=3e-4, sva_connector=6e-4, c_abstractor=2e-3, resampler=2e-3)
 """Peak rates of methods that learn slowly or not at all at the recipe's `lr_projector` on the embedded backbone (ours).
@@ -47,7 +47,6 @@ MICRO = BackboneSpec(
             "general": ("vr_micro_general",),
         }
     ),
-    features=frozenset(FEATURES),
     data_version=f"micro-{GENERATOR_VERSION}",
     weights=PACKAGE / "micro" / "weights",
     template="chatml",

@@ -15,7 +15,7 @@ from vr_eval.config.document import NO_PATH, Node, Problems, beside
 from vr_eval.config.keys import read_keys
 from vr_eval.config.schema import NAME_ALLOWED, NAME_PATTERN
 from vr_eval.errors import nearest
-from vr_eval.methods.registry import METHODS
+from vr_eval.methods.registry import projector_options
 
 _HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?@[^\s@]{1,200}", re.ASCII)
 # What is loaded: a whole checkpoint, or two parts in its place.
@@ -190,7 +190,7 @@ def _check_sizes(spec: BackboneSpec, node: Node, problems: Problems) -> None:
     if spec.select_layer > spec.tower_depth:
         message = f"select_layer {spec.select_layer} is more than tower_depth {spec.tower_depth}"
         refuse(message, "select_layer", "tower_depth")
-    ratios = METHODS[spec.own_projector].ratios(spec.grid)
+    ratios = projector_options(spec.own_projector).ratios(spec.grid)
     if spec.own_ratio not in ratios:
         message = f"{spec.own_projector} cannot make own_ratio {spec.own_ratio} of a {spec.grid}x{spec.grid} grid"
         refuse(f"{message}, but {', '.join(map(str, ratios))}", "own_ratio", "own_projector", "grid")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from vr_eval.catalog.backbones import BACKBONES, BackboneSpec
 from vr_eval.catalog.frozen import FrozenDict
 from vr_eval.catalog.recipe import Recipe
-from vr_eval.methods.options import Options
-from vr_eval.methods.registry import METHODS, NONE, MethodSpec
+from vr_eval.methods.options import ImageOptions, Options, ProjectorOptions
+from vr_eval.methods.registry import METHODS, NONE, MethodSpec, projector_options
 
-SEAMS = ("projector", "refusion", "pruning")
+SEAMS = ("projector", "refusion", "pruning", "image")
+"""As rows name them: the one that every cell fills first."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Cell:
         recipe: How it is trained.
         described: The backbone, if it is none of ``BACKBONES``.
         random_weights: Tower and decoder are drawn from a seed and nothing is trained: for shapes and speed only.
+        image: Name of the method that fills the image seam, or ``none``.
 
     Raises:
         KeyError: The backbone or a method is not registered.
@@ -48,6 +50,7 @@ class Cell:
     recipe: Recipe
     described: BackboneSpec | None = None
     random_weights: bool = False
+    image: str = NONE
 
     def __post_init__(self) -> None:
         used = {method.name for method in self.methods}
@@ -83,8 +86,8 @@ class Cell:
 
     @property
     def methods(self) -> tuple[MethodSpec, ...]:
-        """The methods in its seams, in the seams' order, empty seams left out."""
-        return tuple(METHODS[name] for name in (self.projector, self.refusion, self.pruning) if name != NONE)
+        """The methods in its seams, in the order of ``SEAMS``, empty seams left out."""
+        return tuple(METHODS[name] for seam in SEAMS if (name := getattr(self, seam)) != NONE)
 
     def resolved(self, method: str) -> Options:
         """All options of one of its methods, with every default resolved for this backbone."""
@@ -92,36 +95,32 @@ class Cell:
 
     @property
     def grid(self) -> int:
-        """Patches along one side that the vision tower sees: the backbone's G, or what downsampling leaves of it."""
-        if self.pruning == NONE:
-            return self.spec.grid
-        return METHODS[self.pruning].tower_grid(self.spec.grid, self.resolved(self.pruning))
+        """Patches along one side that the vision tower sees: the backbone's G, or what the image seam leaves of it."""
+        return (
+            self.spec.grid
+            if self.image == NONE
+            else cast(ImageOptions, self.resolved(self.image)).patches(self.spec.grid)
+        )
 
     @property
     def tokens(self) -> int:
         """Vision tokens per image that the decoder sees in its first layer."""
-        return METHODS[self.projector].tokens(self.grid, self.ratio, self.resolved(self.projector))
+        return cast(ProjectorOptions, self.resolved(self.projector)).tokens(self.grid, self.ratio)
 
     @property
     def label(self) -> str:
         """The configuration for people, without the seed: ``tokenpacker 1/4 + vision_remember [scope=global]``."""
         label = self.projector
-        if self.ratio != 1 or METHODS[self.projector].ratios(self.spec.grid) != (1,):
+        if self.ratio != 1 or projector_options(self.projector).ratios(self.spec.grid) != (1,):
             label += f" 1/{self.ratio}"
-        for name in (self.refusion, self.pruning):
-            if name != NONE:
-                label += f" + {name}"
+        label += "".join(f" + {method.name}" for method in self.methods[1:])
         options = list(self._labelled_options())
         return f"{label} [{', '.join(options)}]" if options else label
 
     def row(self) -> dict[str, object]:
         """The cell as a row of a grid file, without the seed: seams, ratio and ``method.option`` keys, plain values."""
-        row: dict[str, object] = {
-            "projector": self.projector,
-            "ratio": self.ratio,
-            "refusion": self.refusion,
-            "pruning": self.pruning,
-        }
+        row: dict[str, object] = {"projector": self.projector, "ratio": self.ratio}
+        row |= {seam: getattr(self, seam) for seam in SEAMS[1:]}
         for method, options in self.options.items():
             for name, value in options.items():
                 row[f"{method}.{name}"] = list(value) if isinstance(value, tuple) else value

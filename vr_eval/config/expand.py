@@ -7,16 +7,16 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from vr_eval.catalog.backbones import BACKBONES, FEATURES, BackboneSpec
+from vr_eval.catalog.backbones import BackboneSpec
 from vr_eval.catalog.frozen import FrozenDict
 from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import SEAMS, Cell
 from vr_eval.config.document import Node, Problems
 from vr_eval.config.schema import MAX_CELLS, GridFile, Row
-from vr_eval.methods.options import Options
-from vr_eval.methods.registry import METHODS, NONE, of_seam
+from vr_eval.methods.options import Options, PruningOptions, RefusionOptions
+from vr_eval.methods.registry import METHODS, NONE, projector_options, projectors
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _expand_axes(
 
 def _excludes(row: Row, values: Mapping[str, object]) -> bool:
     """Whether an ``exclude`` row agrees with a combination as it was written (it may be an impossible one)."""
-    filled = {"ratio": 1, "refusion": NONE, "pruning": NONE, **values}
+    filled = {"ratio": 1, **dict.fromkeys(SEAMS[1:], NONE), **values}
     return bool(row.values) and all(key in filled and filled[key] == value for key, value in row.values.items())
 
 
@@ -143,13 +143,13 @@ def _cell(
     problems: Problems,
 ) -> Cell | None:
     """The cell of a checked row; ``None``, and at least one problem reported, if it is impossible."""
-    row = {"refusion": NONE, "pruning": NONE, **values}
+    row = {**dict.fromkeys(SEAMS[1:], NONE), **values}
     if "projector" not in row:
         if "projector" not in origin.node.entries:
             problems.add(origin.node, f"{origin.place}.projector", "must be given")
         return None
     projector = METHODS[str(row["projector"])]
-    possible = projector.ratios(spec.grid)
+    possible = projector_options(projector.name).ratios(spec.grid)
     in_grid = origin.place == "grid"
     if "ratio" not in row:
         if "ratio" in origin.node.entries:
@@ -182,6 +182,7 @@ def _cell(
         ratio=int(str(row["ratio"])),
         refusion=str(row["refusion"]),
         pruning=str(row["pruning"]),
+        image=str(row["image"]),
         seed=file.seeds[0],
         options=options,
         recipe=recipe,
@@ -192,16 +193,16 @@ def _cell(
 
 
 def _check_grid(cell: Cell, origin: _Origin, problems: Problems) -> bool:
-    """A method that downsamples leaves a smaller patch grid, which the other seams have to take."""
+    """What fills the image seam may leave a smaller patch grid, which the other seams have to take."""
     full, left = cell.spec.grid, cell.grid
     if left == full:
         return True
     refused = []
     if cell.refusion != NONE:
         refused.append((f"{cell.refusion} looks again at the full {full}x{full} grid", "refusion: none"))
-    projector = METHODS[cell.projector]
+    projector = projector_options(cell.projector)
     if not projector.any_grid:
-        fitting = ", ".join(name for name in of_seam("projector") if METHODS[name].any_grid)
+        fitting = ", ".join(name for name in projectors() if projector_options(name).any_grid)
         refused.append((f"{cell.projector} is made for the full {full}x{full} grid", f"projector: {fitting}"))
     elif cell.ratio not in projector.ratios(left):
         fitting = ", ".join(map(str, projector.ratios(left)))
@@ -209,8 +210,8 @@ def _check_grid(cell: Cell, origin: _Origin, problems: Problems) -> bool:
     row = ", ".join(f"{seam}: {getattr(cell, seam)}" for seam in SEAMS)
     hint = f"Leave it out with exclude: [{{{row}}}]" if origin.place == "grid" else None
     for message, allowed in refused:
-        what = f"{cell.pruning} leaves a {left}x{left} patch grid, but {message}"
-        problems.add(*origin.at("pruning"), what, allowed=allowed, hint=hint)
+        what = f"{cell.image} leaves a {left}x{left} patch grid, but {message}"
+        problems.add(*origin.at("image"), what, allowed=allowed, hint=hint)
     return not refused
 
 
@@ -218,9 +219,8 @@ def _check_order(cell: Cell, origin: _Origin, problems: Problems) -> bool:
     """Refusion writes to every vision token, so it has to be over before pruning drops some of them."""
     if NONE in (cell.refusion, cell.pruning):
         return True
-    last = METHODS[cell.refusion].last_layer(cell.resolved(cell.refusion), cell.ratio)
-    pruning: Any = cell.resolved(cell.pruning)
-    first = pruning.layer
+    last = cast(RefusionOptions, cell.resolved(cell.refusion)).last_layer(cell.ratio)
+    first = cast(PruningOptions, cell.resolved(cell.pruning)).layer
     if last < first:
         return True
     node, place = origin.at("pruning")
@@ -242,24 +242,16 @@ def _check_method(
     """Whether a method fits the backbone, its options and the other seams; what does not is reported."""
     method = METHODS[name]
     node, place = origin.at(method.seam)
-    missing = [feature for feature in method.needs if feature not in spec.features]
-    for feature in missing:
-        fitting = [other.name for other in BACKBONES.values() if set(method.needs) <= other.features]
-        problems.add(
-            node,
-            place,
-            f"{name} needs what the backbone {spec.name} does not offer: {FEATURES.get(feature, feature)}",
-            allowed=f"backbone: {', '.join(fitting)}" if fitting else None,
-        )
     options: Options = dataclasses.replace(method.options(), **_options(name, row, file))
-    projector = METHODS[str(row["projector"])]
-    scattered = method.needs_grid(options) and not projector.keeps_grid
+    chosen = str(row["projector"])
+    projector, refusion = projector_options(chosen), options if isinstance(options, RefusionOptions) else None
+    scattered = refusion is not None and refusion.needs_grid() and not projector.keeps_grid
     if scattered:
-        message = f"{name} needs tokens that stand over the patch grid, which {projector.name} does not keep"
+        message = f"{name} needs tokens that stand over the patch grid, which {chosen} does not keep"
         problems.add(node, place, message)
-    alone = method.needs_patch_mlp(options) and not projector.patch_mlp
+    alone = refusion is not None and refusion.needs_patch_mlp() and not projector.patch_mlp
     if alone:
-        message = f"{name} would share an MLP on single patches, which {projector.name} does not have"
+        message = f"{name} would share an MLP on single patches, which {chosen} does not have"
         problems.add(*origin.at(f"{name}.shared"), message, allowed=f"{name}.shared: false")
     faults = (*options.faults(spec), *options.ratio_faults(spec, int(str(row["ratio"]))))
     for fault in faults:
@@ -272,7 +264,7 @@ def _check_method(
     for key in unused:
         at, where = origin.at(key)
         problems.add(at, where, f"this row does not use {key.partition('.')[0]}")
-    return not (missing or scattered or alone or faults or unused)
+    return not (scattered or alone or faults or unused)
 
 
 def _check_unused(file: GridFile, cells: Sequence[Cell], problems: Problems) -> None:

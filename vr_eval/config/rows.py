@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 from vr_eval.catalog.backbones import BackboneSpec
 from vr_eval.catalog.fields import allowed_of, checked
+from vr_eval.config.cell import SEAMS
 from vr_eval.config.document import Node, Problems
 from vr_eval.config.schema import ROW_KEYS, Row
 from vr_eval.errors import nearest
-from vr_eval.methods.registry import METHODS, NONE, Seam, of_seam, square_ratios
+from vr_eval.methods.options import Seam, square_ratios
+from vr_eval.methods.registry import METHODS, NONE, of_seam
 
 _REFUSED = object()
 
@@ -106,7 +108,7 @@ _Check = Callable[[Node, str, Problems], object]
 
 def _checker(key: str, spec: BackboneSpec | None) -> _Check | None:
     """The check of a row's key, or ``None`` if there is no such key."""
-    if key in ("projector", "refusion", "pruning"):
+    if key in SEAMS:
         return lambda node, place, problems: _method(node, place, key, problems)  # type: ignore[arg-type]
     if key == "ratio":
         return lambda node, place, problems: _ratio(node, place, spec, problems)
@@ -124,7 +126,7 @@ def _method(node: Node, place: str, seam: Seam, problems: Problems) -> object:
     if node.value is None or node.value is False:
         hint = f"Write the word {NONE}." if NONE in names else None
     elif isinstance(node.value, str) and node.value in METHODS:
-        hint = f"{node.value} is a {METHODS[node.value].seam}."
+        hint = f"Write {METHODS[node.value].seam}: {node.value}"
     close = nearest(node.value, names) if isinstance(node.value, str) else None
     problems.add(node, place, f"unknown {seam}", given=node.plain, allowed=", ".join(names), nearest=close, hint=hint)
     return _REFUSED

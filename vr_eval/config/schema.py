@@ -130,6 +130,7 @@ ROW_KEYS: Mapping[str, FieldInfo] = FrozenDict(
         ),
         "refusion": FieldInfo("what looks at the features again inside the decoder", default_note="none"),
         "pruning": FieldInfo("what leaves the decoder fewer vision tokens, without training", default_note="none"),
+        "image": FieldInfo("what the vision tower is given in place of the whole image", default_note="none"),
         "METHOD.OPTION": FieldInfo(
             "an option of a method, see `vr-eval list methods`",
             example="vision_remember.scope: global",

@@ -1,11 +1,10 @@
 """The seams of an LVLM that a method can fill, and what it is handed there.
 
-    image -> vision tower -> [project] -> tokens -> decoder layer 0 .. i -> [inject] -> .. -> [prune] -> .. -> text
+    [image] -> vision tower -> [project] -> tokens -> decoder layer 0 .. i -> [inject] -> .. -> [prune] -> .. -> text
 
-A projector turns `VisionFeatures` into vision tokens. A refusion method changes the hidden states at vision
-positions between two decoder layers, at prefill only. A pruning method chooses which vision positions go on; or, as
-downsampling, it gives the tower a smaller image to begin with. Methods know nothing of the decoder's code: they see
-tensors.
+An image method chooses what the tower is given. A projector turns `VisionFeatures` into vision tokens. A refusion
+method changes the hidden states at vision positions between two decoder layers, at prefill only. A pruning method
+chooses which vision positions go on. Methods know nothing of the decoder's code: they see tensors.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vr_eval.methods.levels import Level, in_order
+from vr_eval.methods.options import ImageOptions
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,22 @@ class RefusionInput:
     """What `Refusion.prepare` returned for this prefill."""
 
 
+class ImageMethod(nn.Module):
+    """Seam 0. What the tower is given in place of the image that the processor made; it has no parameters."""
+
+    def __init__(self, shapes: Shapes, options: ImageOptions) -> None:
+        super().__init__()
+        self.options = options
+
+    def patches(self, grid: int) -> int:
+        """Patches along one side that the tower sees of an image that would have G of them."""
+        return self.options.patches(grid)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Processed images ``(M, 3, height, width)`` as others ``(M, 3, height', width')``, of `patches` a side."""
+        raise NotImplementedError
+
+
 class Projector(nn.Module):
     """Seam 1. ``forward(features) -> (M, N, H)`` vision tokens."""
 
@@ -217,15 +233,4 @@ class Pruning(nn.Module):
 
     def select(self, given: PruningInput) -> Tensor:
         """The vision positions that stay, ``(B, S)`` bool."""
-        raise NotImplementedError
-
-
-class Downsampling(nn.Module):
-    """Seam 3, filled at the other end: the tower is given a smaller image, so that no token has to be dropped later."""
-
-    factor: int
-    """s: a tower with a G x G patch grid sees a (G/s) x (G/s) one."""
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """Processed images ``(M, 3, height, width)``, smaller: ``(M, 3, height // s, width // s)``."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What all options share: faults, rules that depend on a backbone, and helpers for both.
+"""What all options share, and what those of each seam answer: the behaviour of a method that needs no tensor.
 
 An option that is ``None`` stands for a rule that depends on the backbone; ``resolve`` puts the rule's result in its
 place, so that "the default" and the same numbers written out are one configuration with one identity.
@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from math import isqrt
+from typing import ClassVar, Literal, Protocol, TypeVar
+
+from vr_eval.catalog.fields import described
+
+Seam = Literal["image", "projector", "refusion", "pruning"]
 
 OptionsT = TypeVar("OptionsT", bound="Options")
 
@@ -41,7 +46,9 @@ class Fault:
 
 @dataclass(frozen=True)
 class Options:
-    """Base of all options; the methods below are overridden where a value depends on the backbone."""
+    """Base of all options, through the class of their seam; what depends on the backbone is overridden."""
+
+    seam: ClassVar[Seam]
 
     def resolve(self: OptionsT, shape: Shape) -> OptionsT:
         """The same options with every ``None`` replaced by what it stands for on this backbone."""
@@ -54,6 +61,90 @@ class Options:
     def ratio_faults(self, shape: Shape, ratio: int) -> tuple[Fault, ...]:
         """What does not fit this backbone at a compression ratio of 1/ratio; empty if everything does."""
         return ()
+
+
+@dataclass(frozen=True)
+class ImageOptions(Options):
+    """Options of a method that fills the image seam."""
+
+    seam: ClassVar[Seam] = "image"
+
+    def patches(self, grid: int) -> int:
+        """Patches along one side that the tower sees of an image that would have G of them."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ProjectorOptions(Options):
+    """Options of a projector."""
+
+    seam: ClassVar[Seam] = "projector"
+    keeps_grid: ClassVar[bool] = True
+    """Its tokens stand over s x s cells of the patch grid, in row-major order."""
+    any_grid: ClassVar[bool] = False
+    """It takes features of any G x G that its stride divides, whatever grid it was trained on."""
+    patch_mlp: ClassVar[bool] = False
+    """It has an MLP on single patches of the selected layer (``Projector.patch_mlp``)."""
+
+    @classmethod
+    def ratios(cls, grid: int) -> tuple[int, ...]:
+        """Ratios r that it can produce on a G x G patch grid, rising."""
+        return square_ratios(grid)
+
+    def tokens(self, grid: int, ratio: int) -> int:
+        """Vision tokens that it makes of G x G patches. Raises ValueError for a ratio that it cannot produce."""
+        return (grid // stride(grid, ratio)) ** 2
+
+
+@dataclass(frozen=True)
+class RefusionOptions(Options):
+    """Options of a refusion method."""
+
+    seam: ClassVar[Seam] = "refusion"
+
+    def last_layer(self, ratio: int) -> int:
+        """The decoder layer after which it acts last; -1 if it is over before the first. Of resolved options."""
+        raise NotImplementedError
+
+    def needs_grid(self) -> bool:
+        """Whether the projector's tokens have to stand over the patch grid."""
+        return False
+
+    def needs_patch_mlp(self) -> bool:
+        """Whether it would share the projector's MLP on single patches."""
+        return False
+
+
+@dataclass(frozen=True)
+class PruningOptions(Options):
+    """Options of a pruning method."""
+
+    seam: ClassVar[Seam] = "pruning"
+
+    layer: int = described(2, "K: decoder layers from K on see only what is kept", minimum=1)
+    keep_ratio: float = described(0.5, "part of a sample's vision tokens that stays", above=0, maximum=1)
+
+    def faults(self, shape: Shape) -> tuple[Fault, ...]:
+        if self.layer < shape.decoder_depth:
+            return ()
+        return (Fault("layer", f"the decoder has no layer {self.layer}", f"1 to {shape.decoder_depth - 1}"),)
+
+
+def stride(grid: int, ratio: int) -> int:
+    """Linear compression s of a ratio r = s * s on a G x G patch grid.
+
+    Raises:
+        ValueError: ``ratio`` is no square, or s does not divide ``grid``.
+    """
+    s = isqrt(ratio) if ratio > 0 else 0
+    if s * s != ratio or s == 0 or grid % s:
+        raise ValueError(f"ratio 1/{ratio} does not divide a {grid}x{grid} patch grid into square cells")
+    return s
+
+
+def square_ratios(grid: int) -> tuple[int, ...]:
+    """Ratios r = s * s whose s divides a G x G patch grid, rising: (1, 4, 9, 16, 36, 144) for G = 12."""
+    return tuple(s * s for s in range(1, grid + 1) if grid % s == 0)
 
 
 def levels_at(depth: int, of_24: Sequence[int]) -> tuple[int, ...]:
@@ -83,10 +174,3 @@ def head_faults(heads: int, width: int, of: str) -> tuple[Fault, ...]:
         return ()
     fitting = ", ".join(str(n) for n in range(1, min(width, 64) + 1) if width % n == 0)
     return (Fault("heads", f"{heads} heads do not divide {of} of {width}", fitting),)
-
-
-def layer_fault(layer: int, shape: Shape) -> tuple[Fault, ...]:
-    """Whether the decoder has a layer before which a pruning method acts, with one below it to look at."""
-    if layer < shape.decoder_depth:
-        return ()
-    return (Fault("layer", f"the decoder has no layer {layer}", f"1 to {shape.decoder_depth - 1}"),)

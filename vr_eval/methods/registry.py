@@ -11,7 +11,16 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from vr_eval.errors import InputError, Problem
-from vr_eval.methods.spec import MethodSpec, Seam, square_ratios, stride
+from vr_eval.methods.options import (
+    ImageOptions,
+    ProjectorOptions,
+    PruningOptions,
+    RefusionOptions,
+    Seam,
+    square_ratios,
+    stride,
+)
+from vr_eval.methods.spec import MethodSpec
 
 __all__ = [
     "METHODS",
@@ -19,7 +28,9 @@ __all__ = [
     "PACKAGES",
     "MethodSpec",
     "Seam",
+    "image_methods",
     "of_seam",
+    "projector_options",
     "projectors",
     "prunings",
     "refusions",
@@ -63,6 +74,9 @@ def _loaded(entry: EntryPoint, taken: Mapping[str, MethodSpec]) -> MethodSpec:
     if not isinstance(spec, MethodSpec) or spec.name != entry.name:
         message = f"the entry point {entry.value} is not the MethodSpec of a method of this name"
         raise InputError(Problem(message, package, key=entry.name))
+    if not issubclass(spec.options, ProjectorOptions | RefusionOptions | PruningOptions | ImageOptions):
+        message = f"its options {spec.options.__name__} are of no seam: derive them from ProjectorOptions or another"
+        raise InputError(Problem(message, package, key=entry.name))
     if spec.name in taken or spec.name == NONE:
         raise InputError(Problem("the name of this method is taken", package, key=entry.name))
     return spec
@@ -100,3 +114,16 @@ def refusions() -> tuple[str, ...]:
 def prunings() -> tuple[str, ...]:
     """Names of the pruning methods, without ``none``."""
     return of_seam("pruning")
+
+
+def image_methods() -> tuple[str, ...]:
+    """Names of the methods that fill the image seam, without ``none``."""
+    return of_seam("image")
+
+
+def projector_options(name: str) -> type[ProjectorOptions]:
+    """What is known of the projector `name` whatever it is told. Raises KeyError where there is none."""
+    options = METHODS[name].options
+    if not issubclass(options, ProjectorOptions):
+        raise KeyError(f"{name} is no projector")
+    return options

@@ -62,6 +62,7 @@ def lvlm_config(
         projector=cell.projector,
         refusion=cell.refusion,
         pruning=cell.pruning,
+        image=cell.image,
         ratio=cell.ratio,
         options=spelled_out(cell),
         select_layer=cell.spec.select_layer,
@@ -73,11 +74,11 @@ def lvlm_config(
     )
 
 
-def set_pruning(model: LVLM, cell: Cell) -> None:
-    """Put the cell's pruning method in: it has no parameters, so cells share a checkpoint whatever they prune.
+def set_training_free(model: LVLM, cell: Cell) -> None:
+    """Put the cell's pruning and image methods in: without parameters, so that cells with others share a checkpoint.
 
     How many image tokens a prompt needs is the model's to say from then on (`tokens_per_image`): the checkpoint's
-    processor counts those of the model without pruning.
+    processor counts those of the model without such methods.
 
     Raises:
         InputError: the model is the backbone's own checkpoint, and of other sizes than the backbone states.
@@ -87,9 +88,9 @@ def set_pruning(model: LVLM, cell: Cell) -> None:
 
         check_sizes(cell.spec, model.config, cell.spec.sources[-1])
     config = model.config
-    config.pruning = cell.pruning
+    config.pruning, config.image = cell.pruning, cell.image
     config.options = spelled_out(cell)
-    model.fill_pruning()
+    model.fill_training_free()
 
 
 def build_lvlm(
@@ -125,7 +126,7 @@ def build_lvlm(
         tower = AutoModel.from_pretrained(folder / TOWER, dtype=torch.float32)
         decoder = AutoModelForCausalLM.from_pretrained(folder / DECODER, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
-    patch_px = cell.spec.patch_px * (cell.spec.grid // cell.grid)  # downsampling comes after the processor
+    patch_px = cell.spec.patch_px * (cell.spec.grid // cell.grid)  # the image seam comes after the processor
     processor = lvlm_processor(AutoImageProcessor.from_pretrained(folder / TOWER), tokenizer, patch_px, cell.ratio)
     set_seed(cell.seed)
     model = assemble(lvlm_config(cell, tower, decoder, processor.image_token_id), tower, decoder)
@@ -136,7 +137,7 @@ def build_lvlm(
 def cell_model(
     cell: Cell, checkpoint: Path | None, loading: Loading | None = None, device: torch.device | str = "cpu"
 ) -> tuple[LVLM, Processor]:
-    """The model of `cell` with its pruning, in eval mode: that of `checkpoint`, or an untrained one where it is None.
+    """The model of `cell` with all its methods, in eval mode: that of `checkpoint`; untrained where it is None.
 
     Raises:
         InputError: it cannot be loaded or built.
@@ -145,7 +146,7 @@ def cell_model(
         model, processor = build_lvlm(cell, loading=loading, device=device)
         return model.eval(), processor
     model, processor = load_checkpoint(checkpoint, expect=checkpoint_id(cell), loading=loading)
-    set_pruning(model, cell)
+    set_training_free(model, cell)
     return model, processor
 
 
@@ -189,7 +190,7 @@ def _on_parts(
     model.generation_config = only_tokens((base or decoder).generation_config)
     if base is not None:
         _start_from(model, base)
-    side = cell.grid  # downsampling comes after the processor
+    side = cell.grid  # the image seam comes after the processor
     return model.to(decoder.dtype), fitted(processor, spec.patch_px * (spec.grid // side), side, cell.ratio)
 
 

@@ -134,7 +134,7 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
 
 def _methods(config: LVLMConfig) -> list[str]:
     """The names in its seams, empty ones left out."""
-    return [name for name in (config.projector, config.refusion, config.pruning) if name != NONE]
+    return [name for name in (config.projector, config.refusion, config.pruning, config.image) if name != NONE]
 
 
 def _check_installed(config: LVLMConfig, folder: Path, manifest: dict[str, Any]) -> None:

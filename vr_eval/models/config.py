@@ -26,6 +26,7 @@ class LVLMConfig(PreTrainedConfig):
         projector: str = "mlp",
         refusion: str = "none",
         pruning: str = "none",
+        image: str = "none",
         ratio: int = 1,
         options: dict[str, dict[str, Any]] | None = None,
         select_layer: int = -2,
@@ -41,7 +42,7 @@ class LVLMConfig(PreTrainedConfig):
         separate them, where a scheme uses such."""
         self.vision_config = _sub_config(vision_config, "clip_vision_model")
         self.text_config = _sub_config(text_config, "qwen2")
-        self.projector, self.refusion, self.pruning = projector, refusion, pruning
+        self.projector, self.refusion, self.pruning, self.image = projector, refusion, pruning, image
         self.ratio = ratio
         self.options = options or {}
         self.select_layer = select_layer

@@ -19,11 +19,11 @@ from torch import Tensor
 from transformers import BaseImageProcessor
 
 from vr_eval.config.cell import Cell
-from vr_eval.methods.base import Shapes, tower_levels
+from vr_eval.methods.base import tower_levels
 from vr_eval.methods.levels import Level, in_order
-from vr_eval.methods.registry import NONE, stride
+from vr_eval.methods.registry import NONE
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.methods import build_method
+from vr_eval.models.methods import sketch
 from vr_eval.models.reading import upright
 from vr_eval.models.tiles import BASE_ONLY, Size
 
@@ -121,8 +121,8 @@ class ImageEncoder:
         found = self.store.get(source, name, levels)
         if found is not None:
             return found
-        # What other cells read, they read of the whole image; all that downsample read the same level.
-        others = self.store.levels if self.model.downsampling is None else ()
+        # What other cells read, they read of the whole image; all that fill the image seam read the same level.
+        others = self.store.levels if self.model.image_method is None else ()
         wanted = in_order({*others, *levels})
         tiles = processed(self.processor, image, size)
         hidden = self.model.encode_images(tiles.to(self.model.device), wanted).cpu()
@@ -170,18 +170,8 @@ def tower_id(model: LVLM, processor: BaseImageProcessor) -> str:
 
 def levels_of(cell: Cell) -> tuple[Level, ...]:
     """The tower's hidden states that `cell` will read, without building its model."""
-    spec = cell.spec
-    shapes = Shapes(
-        grid=spec.grid,
-        tower_width=spec.tower_width,
-        tower_depth=spec.tower_depth,
-        select_layer=spec.select_layer,
-        decoder_width=spec.decoder_width,
-        decoder_depth=spec.decoder_depth,
-        stride=stride(spec.grid, cell.ratio),
-    )
-    built: dict[str, Any] = {NONE: None}
-    for name in {cell.projector, cell.refusion} - {NONE}:
-        with torch.device("meta"):  # sizes only, no weights
-            built[name] = build_method(name, shapes, cell.resolved(name))
-    return tower_levels(built[cell.projector], built[cell.refusion])
+
+    def sketched(name: str) -> Any:
+        return None if name == NONE else sketch(name, cell.spec, cell.ratio, cell.resolved(name))
+
+    return tower_levels(sketched(cell.projector), sketched(cell.refusion))

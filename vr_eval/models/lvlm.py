@@ -28,9 +28,7 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vr_eval.methods.base import (
-    Downsampling,
     Projector,
-    Pruning,
     PruningInput,
     Refusion,
     RefusionInput,
@@ -42,7 +40,7 @@ from vr_eval.methods.levels import Level
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.encoding import encode, hidden_states
 from vr_eval.models.layout import HeldImages, images_of_rows, layout_of
-from vr_eval.models.methods import build_projector, build_pruning, build_refusion
+from vr_eval.models.methods import build_image_method, build_projector, build_pruning, build_refusion
 from vr_eval.models.pruned import pruned, take
 from vr_eval.models.seams import injected
 from vr_eval.models.tiles import Placement, flat_tiles, pack, place, shown_sizes
@@ -75,7 +73,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
         self.language_model = AutoModelForCausalLM.from_config(config.text_config) if decoder is None else decoder
         self.projector = build_projector(config)
         self.refusion = build_refusion(config, self.projector)
-        self.fill_pruning()
+        self.fill_training_free()
         self.read_levels = read_levels(self.projector, self.refusion)
         # What stands in their place in the features: not the same where a method acts in the tower.
         self.feature_levels = tower_levels(self.projector, self.refusion)
@@ -86,11 +84,10 @@ class LVLM(PreTrainedModel, GenerationMixin):
             self.image_newline = nn.Parameter(torch.randn(width) * width**-0.5)  # LLaVA-NeXT's initialisation
         self.post_init()
 
-    def fill_pruning(self) -> None:
-        """Build seam 3 from `config`, again where a cell has changed that: it holds no parameters."""
-        built = build_pruning(self.config)
-        self.pruning: Pruning | None = built if isinstance(built, Pruning) else None
-        self.downsampling: Downsampling | None = built if isinstance(built, Downsampling) else None
+    def fill_training_free(self) -> None:
+        """Build seams 0 and 3 from `config`, again where a cell has changed that: they hold no parameters."""
+        self.image_method = build_image_method(self.config)
+        self.pruning = build_pruning(self.config)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Methods initialise their parameters on construction; `from_pretrained` builds on the meta device, where
@@ -114,9 +111,9 @@ class LVLM(PreTrainedModel, GenerationMixin):
 
     @property
     def grid(self) -> int:
-        """Patches along one side that the tower sees: its own G, or what downsampling leaves of it."""
+        """Patches along one side that the tower sees: its own G, or what the image seam leaves of it."""
         whole: int = self.config.shapes.grid
-        return whole if self.downsampling is None else whole // self.downsampling.factor
+        return whole if self.image_method is None else self.image_method.patches(whole)
 
     @property
     def tokens_per_image(self) -> int:
@@ -156,17 +153,17 @@ class LVLM(PreTrainedModel, GenerationMixin):
 
         Args:
             pixel_values: ``(M, 3, height, width)``, of the tower's size; models that read crops take larger ones too.
-                Downsampling is part of the encoding.
+                The image seam is part of the encoding.
             levels: which hidden states; default `feature_levels`.
 
         Returns:
             ``(M, G*G, len(levels), D)``, where G is `grid`.
         """
         levels = levels or self.feature_levels
-        if self.downsampling is None:
+        if self.image_method is None:
             return torch.stack(encode(self.vision_tower, pixel_values, levels), dim=2)
-        states = hidden_states(self.vision_tower, self.downsampling(pixel_values), interpolate=True)
-        # No refusion goes with a smaller image, so nothing but plain levels is read.
+        states = hidden_states(self.vision_tower, self.image_method(pixel_values), interpolate=True)
+        # No refusion goes with another image, so nothing but plain levels is read.
         return torch.stack([states[level] for level in levels if isinstance(level, int)], dim=2)
 
     def forward(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
+from math import isqrt
 from typing import TYPE_CHECKING, Any
 
-from vr_eval.methods.base import Downsampling, Projector, Pruning, Refusion, Shapes
-from vr_eval.methods.options import Options
-from vr_eval.methods.registry import METHODS
+import torch
+
+from vr_eval.methods.base import ImageMethod, Projector, Pruning, Refusion, Shapes
+from vr_eval.methods.options import Options, Shape
+from vr_eval.methods.registry import METHODS, NONE
 
 if TYPE_CHECKING:
     from vr_eval.models.config import LVLMConfig
@@ -20,16 +23,21 @@ def build_projector(config: LVLMConfig) -> Projector:
 
 def build_refusion(config: LVLMConfig, projector: Projector) -> Refusion | None:
     """Seam 2 of `config`, which may share modules of seam 1; None where it is empty."""
-    if config.refusion == "none":
+    if config.refusion == NONE:
         return None
     refusion: Refusion = _build(config.refusion, config)
     refusion.share(projector)
     return refusion
 
 
-def build_pruning(config: LVLMConfig) -> Pruning | Downsampling | None:
+def build_pruning(config: LVLMConfig) -> Pruning | None:
     """Seam 3 of `config`; None where it is empty."""
-    return None if config.pruning == "none" else _build(config.pruning, config)
+    return None if config.pruning == NONE else _build(config.pruning, config)
+
+
+def build_image_method(config: LVLMConfig) -> ImageMethod | None:
+    """Seam 0 of `config`; None where it is empty."""
+    return None if config.image == NONE else _build(config.image, config)
 
 
 def build_method(name: str, shapes: Shapes, options: Options) -> Any:
@@ -37,6 +45,26 @@ def build_method(name: str, shapes: Shapes, options: Options) -> Any:
     spec = METHODS[name]
     # Module and class come from our registry alone; a configuration file can only name an entry of it.
     return getattr(import_module(spec.module), spec.cls)(shapes, options)
+
+
+def sketch(name: str, shape: Shape, ratio: int, options: Options) -> Any:
+    """The module of one method as it would be built, on the meta device: sizes and counts, no weights."""
+    shapes = Shapes(
+        grid=shape.grid,
+        tower_width=shape.tower_width,
+        tower_depth=shape.tower_depth,
+        select_layer=shape.select_layer,
+        decoder_width=shape.decoder_width,
+        decoder_depth=shape.decoder_depth,
+        stride=isqrt(ratio),
+    )
+    with torch.device("meta"):
+        return build_method(name, shapes, options)
+
+
+def added_parameters(name: str, shape: Shape, ratio: int, options: Options) -> int:
+    """Parameters that a method adds to a backbone, by itself: what it may share with another one counts as its own."""
+    return sum(parameter.numel() for parameter in sketch(name, shape, ratio, options).parameters())
 
 
 def _build(name: str, config: LVLMConfig) -> Any:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vr_eval.methods.registry import METHODS
+from vr_eval.methods.registry import projector_options
 from vr_eval.micro.data import GLYPHS, GRID, scene
 from vr_eval.micro.data.scene import Scene
 from vr_eval.models.lvlm import LVLM
@@ -49,7 +49,7 @@ class DenseResult:
 
 def can_be_dense(model: LVLM) -> bool:
     """Whether the tokens of a model stand over the micro suites' patches."""
-    keeps = METHODS[model.config.projector].keeps_grid
+    keeps = projector_options(model.config.projector).keeps_grid
     return keeps and model.config.shapes.grid == GRID and GRID % model.config.shapes.stride == 0
 
 

@@ -192,10 +192,10 @@ def density_figure(run: ProbeRun, caption: str) -> Drawing | None:
 
 
 def _panels(lines: Sequence[Line], baseline: Line | None) -> list[_Panel]:
-    """By projector and ratio; what differs from the baseline in its pruning has a panel of its own."""
+    """By projector and ratio; what differs from the baseline in a training-free method has a panel of its own."""
     families: dict[str, list[Line]] = {}
     for line in lines:
-        pruned = line.cell.pruning != "none"
+        pruned = (line.cell.pruning, line.cell.image) != ("none", "none")
         family = "pruning" if pruned else line.cell.label.partition(" + ")[0].partition(" [")[0]
         if line is not baseline:
             families.setdefault(family, []).append(line)

@@ -127,6 +127,7 @@ def _about(
                 "ratio": cell.ratio,
                 "refusion": cell.refusion,
                 "pruning": cell.pruning,
+                "image": cell.image,
                 "seed": cell.seed,
                 "tokens": cell.tokens,
                 "is_baseline": cell == plan.baseline,

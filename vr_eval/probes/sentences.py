@@ -15,10 +15,10 @@ Measured = tuple[Cell, Estimate]
 
 def depth_sentence(one: Answers) -> str:
     """How many models lose at the projector and along the decoder, which most, and what refusion changes at the end."""
-    plain = [cell for cell in one.cells if cell.refusion == "none" and cell.pruning == "none"]
+    plain = [cell for cell in one.cells if cell.refusion == cell.pruning == cell.image == "none"]
     at_projector = _known((cell, one.bottleneck(cell)) for cell in plain)
     along = _known((cell, one.forgetting(cell)) for cell in plain)
-    pairs = [(a, b) for a, b in one.with_refusion() if a.pruning == "none" and a.taps and b.taps]
+    pairs = [(a, b) for a, b in one.with_refusion() if a.pruning == a.image == "none" and a.taps and b.taps]
     ends = _known((a, one.compared(a, b, a.taps[-1])) for a, b in pairs)
     parts = []
     if at_projector:

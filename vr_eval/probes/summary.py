@@ -33,6 +33,7 @@ class Cell:
     projector: str
     refusion: str
     pruning: str
+    image: str
     is_baseline: bool
     without_refusion: str | None
     taps: tuple[str, ...]
@@ -67,8 +68,10 @@ class Question:
 
 def cells_of(run: ProbeRun) -> tuple[Cell, ...]:
     """The probed cells, the baseline first."""
-    names = ("id", "label", "projector", "refusion", "pruning", "is_baseline", "without_refusion")
-    cells = [Cell(**{name: cell[name] for name in names}, taps=tuple(cell["taps"])) for cell in run.about["cells"]]
+    names = ("id", "label", "projector", "refusion", "pruning", "image", "is_baseline", "without_refusion")
+    # Runs from before the image seam do not name what fills it: nothing does.
+    about = [{"image": "none", **cell} for cell in run.about["cells"]]
+    cells = [Cell(**{name: cell[name] for name in names}, taps=tuple(cell["taps"])) for cell in about]
     return tuple(sorted(cells, key=lambda cell: not cell.is_baseline))
 
 

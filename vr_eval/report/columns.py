@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from vr_eval.report.configurations import NONE, Configuration
+from vr_eval.report.configurations import Configuration
 from vr_eval.report.definition import Definition
 from vr_eval.report.notation import NOTHING, amount, interval, margin, points, share, signed, visible
 from vr_eval.report.scores import Scores
@@ -61,7 +61,7 @@ def build_column(key: str, scores: Scores, definition: Definition) -> list[Built
 
 def method_name(row: Configuration, definition: Definition) -> str:
     """``TokenPacker + Vision Remember``, without ratio and options."""
-    return " + ".join(definition.name(m) for m in (row.projector, row.refusion, row.pruning) if m != NONE)
+    return " + ".join(map(definition.name, row.methods))
 
 
 def option_text(row: Configuration) -> str:
@@ -73,13 +73,13 @@ def option_text(row: Configuration) -> str:
 def row_name(row: Configuration, definition: Definition) -> str:
     """A name for places without columns: ``TokenPacker 1/4 + Vision Remember [scope=global]``."""
     projector = definition.name(row.projector) + ("" if row.ratio == 1 else f" 1/{row.ratio}")
-    name = " + ".join([projector, *(definition.name(m) for m in (row.refusion, row.pruning) if m != NONE)])
+    name = " + ".join([projector, *map(definition.name, row.methods[1:])])
     options = option_text(row)
     return visible(f"{name} [{options}]" if options else name, 200)
 
 
 def _method(scores: Scores, definition: Definition) -> Built:
-    column = Column("method", "Method", "Projector, with the refusion and pruning methods added to it.", numeric=False)
+    column = Column("method", "Method", "Projector, with the methods added to it.", numeric=False)
     names = [visible(method_name(row, definition), 200) for row in scores.configurations]
     rows = zip(names, scores.configurations, strict=True)
     return column, [Entry(name, small=option_text(row), order=row.index) for name, row in rows]

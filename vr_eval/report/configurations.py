@@ -35,6 +35,7 @@ class Configuration:
     ratio: int
     refusion: str
     pruning: str
+    image: str
     options: Mapping[str, Mapping[str, Any]]
     variant: str
     tokens: int | None
@@ -51,14 +52,24 @@ class Configuration:
             return "".join(self.failures.values())
         return "; ".join(f"seed {seed}: {reason}" for seed, reason in self.failures.items())
 
+    @property
+    def training_free(self) -> tuple[str, ...]:
+        """Its methods that change no checkpoint."""
+        return tuple(name for name in (self.pruning, self.image) if name != NONE)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Its projector and what was added to it."""
+        return self.projector, *(() if self.refusion == NONE else (self.refusion,)), *self.training_free
+
     def alone(self) -> tuple[object, ...]:
         """What it has in common with the configuration that lacks its refusion."""
         options = {name: values for name, values in self.options.items() if name != self.refusion}
-        return self.backbone, self.projector, self.ratio, self.pruning, _canonical(options), self.variant
+        return self.backbone, self.projector, self.ratio, self.pruning, self.image, _canonical(options), self.variant
 
 
 def read_configurations(source: Source) -> tuple[Configuration, ...]:
-    """The baseline first, then by projector in order of appearance, ratio, pruning, and refusion with none first."""
+    """The baseline first, then by projector in order of appearance, ratio, training-free methods, refusion."""
     answered = set(source.records.loc[source.records["failure"] == "", "cell_id"])
     variants = _variants(source.cells)
     rows: dict[tuple[object, ...], Configuration] = {}
@@ -89,6 +100,7 @@ def _configuration(cell: Mapping[str, Any], variant: str) -> Configuration:
         ratio=_whole(cell.get("ratio")) or 1,
         refusion=str(cell.get("refusion") or NONE),
         pruning=str(cell.get("pruning") or NONE),
+        image=str(cell.get("image") or NONE),
         options=_options(cell.get("options")),
         variant=variant,
         tokens=_whole(cell.get("tokens")),
@@ -137,8 +149,8 @@ def _ordered(rows: Iterable[Configuration]) -> list[Configuration]:
             not row.is_baseline,
             projectors.index(row.projector),
             row.ratio,
-            row.pruning != NONE,
-            row.pruning,
+            row.training_free != (),
+            row.training_free,
             row.refusion != NONE,
         ),
     )

@@ -161,8 +161,8 @@ def _plot(figure: Figure, axes: Axes, shown: list[_Series], scores: Scores) -> N
     ends = [end for p in placed for end in (p.average.low, p.average.high, p.average.value) if not math.isnan(end)]
     pad = max(1.0, 0.06 * (max(ends) - min(ends)))
     slots = _slots(point.tokens for point in placed)
-    # The ratio is the projector's alone; a pruned row may have fewer tokens than that.
-    ratios = {point.tokens: point.row.ratio for point in placed if point.row.pruning == NONE}
+    # The ratio is the projector's alone; a row with a training-free method may have fewer tokens than that.
+    ratios = {point.tokens: point.row.ratio for point in placed if point.row.training_free == ()}
     axes.set_ylim(min(ends) - pad, max(ends) + pad)
     axes.set_xlim(min(-0.14, *(p.x - 0.06 for p in placed)), max(1.14, *(p.x + 0.06 for p in placed)))
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))

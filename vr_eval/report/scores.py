@@ -79,7 +79,7 @@ class Scores:
         return next((c for c in self.configurations if c.is_baseline and c.backbone == row.backbone), None)
 
     def partner(self, row: Configuration) -> Configuration | None:
-        """The same projector, ratio, pruning and options without the refusion of ``row``."""
+        """The same projector, ratio, training-free methods and options without the refusion of ``row``."""
         if row.refusion == NONE:
             return None
         return next((c for c in self.configurations if c.refusion == NONE and c.alone() == row.alone()), None)

@@ -20,12 +20,14 @@ TEXT_COLUMNS = (
 )
 NUMBER_COLUMNS = ("ratio", "seed", "tokens", "doc_id", "score", "latency_ms", "new_tokens")
 CELL_COLUMNS = (
-    *("cell_id", "checkpoint_id", "label", "backbone", "projector", "ratio", "refusion", "pruning", "options"),
+    *("cell_id", "checkpoint_id", "label", "backbone", "projector", "ratio", "refusion", "pruning", "image", "options"),
     *("seed", "tokens", "is_baseline"),
 )
 WEIGHTS = "weights"
-"""The column that says `random` of cells whose weights were drawn; older records do not have it."""
+"""The column that says `random` of cells whose weights were drawn."""
 RANDOM = "random"
+LATER = {WEIGHTS: "real", "image": "none"}
+"""Columns that older records do not have, with what they would say there."""
 NO_REASON = "no score was recorded"
 
 
@@ -108,7 +110,8 @@ def check_records(records: pd.DataFrame, file: str = "records") -> pd.DataFrame:
     if missing:
         raise InputError(Problem(f"columns are missing: {', '.join(missing)}", file=file))
     checked = records.copy()
-    checked[WEIGHTS] = checked[WEIGHTS].fillna("real").astype(str) if WEIGHTS in checked else "real"
+    for name, before in LATER.items():
+        checked[name] = checked[name].fillna(before).astype(str) if name in checked else before
     for name in TEXT_COLUMNS:
         # A missing value in a text column is None, NaN or pd.NA, depending on who wrote the file.
         checked[name] = checked[name].astype(object).where(checked[name].notna(), "").astype(str).astype(object)

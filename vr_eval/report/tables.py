@@ -112,14 +112,14 @@ def _caption(scores: Scores, shown: list[Built], hidden: list[Built]) -> list[st
         )
     same = [f"{column.title.lower()} {entries[0].text}" for column, entries in hidden if _stated(entries)]
     same += ["no refusion"] if all(row.refusion == NONE for row in scores.configurations) else []
-    same += ["no pruning"] if all(row.pruning == NONE for row in scores.configurations) else []
+    same += ["no pruning"] if all(row.training_free == () for row in scores.configurations) else []
     if same:
         caption.append(f"The same in all rows: {listing(same, len(same))}.")
     return caption
 
 
 def _training_free(scores: Scores, definition: Definition) -> list[str]:
-    used = dict.fromkeys(row.pruning for row in scores.configurations)
+    used = dict.fromkeys(name for row in scores.configurations for name in row.training_free)
     names = [definition.name(name) for name in used if name in METHODS and not METHODS[name].trainable]
     if not names:
         return []

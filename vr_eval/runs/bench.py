@@ -30,7 +30,7 @@ from vr_eval.measure.memory import kv_cache_bytes, peak_bytes
 from vr_eval.measure.parameters import parameter_counts
 from vr_eval.measure.question import PROMPT_TOKENS
 from vr_eval.measure.timing import decode_call, prefill_call, times
-from vr_eval.models.build import build_lvlm, set_pruning
+from vr_eval.models.build import build_lvlm, set_training_free
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.hub import check_loading, quiet_loading
 from vr_eval.models.lvlm import LVLM
@@ -160,7 +160,7 @@ def bench_cell(cell: Cell, device: torch.device, repeats: int, loading: Loading 
     drawn = cell.random_weights or (folder is None and not here and is_stated(cell.spec))
     if folder is not None:
         model = load_checkpoint(folder, expect=checkpoint_id(cell), loading=loading)[0]
-        set_pruning(model, cell)
+        set_training_free(model, cell)
     elif drawn:
         untrained = dataclasses.replace(cell, random_weights=True)
         model = build_lvlm(untrained, loading=loading, device=device)[0].eval()

@@ -16,7 +16,7 @@ from vr_eval.files import atomic_target
 from vr_eval.runs.folder import RECORDS, cell_folder
 
 CELL_COLUMNS = (
-    *("cell_id", "checkpoint_id", "label", "backbone", "projector", "ratio", "refusion", "pruning", "options"),
+    *("cell_id", "checkpoint_id", "label", "backbone", "projector", "ratio", "refusion", "pruning", "image", "options"),
     *("seed", "tokens", "is_baseline", "weights"),
 )
 SAMPLE_COLUMNS = (
@@ -37,6 +37,7 @@ def cell_columns(cell: Cell, grid: Grid) -> dict[str, Any]:
         "ratio": cell.ratio,
         "refusion": cell.refusion,
         "pruning": cell.pruning,
+        "image": cell.image,
         "options": json.dumps({method: dict(options) for method, options in cell.options.items()}),
         "seed": cell.seed,
         "tokens": cell.tokens,

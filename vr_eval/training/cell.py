@@ -10,6 +10,7 @@ from pathlib import Path
 from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id, checkpoint_identity
 from vr_eval.files import write_atomic
+from vr_eval.methods.registry import NONE
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import save_checkpoint, save_reference
 from vr_eval.models.hub import commits
@@ -34,7 +35,7 @@ def train_cell(cell: Cell, folder: Path, device: str = "auto", spread: Spread = 
     # A checkpoint serves every cell that prunes it in its own way, and its own bare model.
     free = {method.name for method in cell.methods if not method.trainable}
     options = {name: given for name, given in cell.options.items() if name not in free}
-    cell = dataclasses.replace(cell, pruning="none", options=options)
+    cell = dataclasses.replace(cell, pruning=NONE, image=NONE, options=options)
     about = {"checkpoint_id": checkpoint_id(cell), "identity": checkpoint_identity(cell), "label": cell.label}
     if cell.pretrained and cell.spec.checkpoint is not None:
         if is_first_process():

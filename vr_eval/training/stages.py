@@ -82,9 +82,7 @@ def _parts(cell: Cell, model: LVLM, stage: int, lr_decoder: float, lr_tower: flo
     parts = []
     for name, module in ((cell.projector, model.projector), (cell.refusion, model.refusion)):
         if name != NONE and module is not None:
-            method = METHODS[name]
-            lr = recipe.rate(name, stage) if stage in method.stages else 0.0
-            parts.append(_part(f"{method.seam} {name}", module.parameters(), lr))
+            parts.append(_part(f"{METHODS[name].seam} {name}", module.parameters(), recipe.rate(name, stage)))
     if model.image_newline is not None:  # a new parameter too, which LLaVA trains with the decoder
         lr = recipe.rate(cell.projector, stage) if stage == 2 else 0.0
         parts.append(_part("newline between tiles", [model.image_newline], lr))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vr_eval.catalog.backbone import FEATURES, BackboneSpec, Loading, Source, Tiling
+from vr_eval.catalog.backbone import BackboneSpec, Loading, Source, Tiling
 from vr_eval.catalog.official_tasks import SUITES
 from vr_eval.catalog.recipe import Recipe
 
@@ -22,7 +22,6 @@ LLAVA_NEXT_QWEN2_0_5B = BackboneSpec(
     decoder_depth=24,
     decoder_width=896,
     suites=SUITES,
-    features=frozenset(FEATURES),
     data_version="llava-next-data-1",
     template="chatml",
     # ablations/recipes/llava_next.yaml, which says where each value comes from.

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vr_eval.catalog.fields import described
-from vr_eval.methods import sizes
-from vr_eval.methods.options import Options
-from vr_eval.methods.spec import MethodSpec, square_ratios, square_tokens
+from vr_eval.methods.options import ProjectorOptions
+from vr_eval.methods.spec import MethodSpec
 
 
 @dataclass(frozen=True)
-class AvgPoolOptions(Options):
+class AvgPoolOptions(ProjectorOptions):
     """The mean over each s x s cell of the features, then an MLP."""
+
+    any_grid: ClassVar[bool] = True
+    patch_mlp: ClassVar[bool] = True
 
     depth: int = described(2, "linear layers of the MLP; 2 is mlp2x_gelu", minimum=1, maximum=8)
 
 
 SPEC = MethodSpec(
     name="avg_pool",
-    seam="projector",
     options=AvgPoolOptions,
     version=1,
     summary="the mean over s x s cells, then the MLP",
@@ -28,9 +30,4 @@ SPEC = MethodSpec(
     details=(("paper", "compression by pooling"), ("ours", "pooling before the MLP, not after it")),
     module="vr_eval.methods.avg_pool.module",
     cls="AvgPool",
-    tokens=square_tokens,
-    ratios=square_ratios,
-    parameters=sizes.patch_mlp,
-    patch_mlp=True,
-    any_grid=True,
 )

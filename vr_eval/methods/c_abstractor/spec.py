@@ -6,13 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 
 from vr_eval.catalog.fields import described
-from vr_eval.methods import sizes
-from vr_eval.methods.options import Options, Shape
-from vr_eval.methods.spec import MethodSpec, square_ratios, square_tokens
+from vr_eval.methods.options import ProjectorOptions, Shape
+from vr_eval.methods.spec import MethodSpec
 
 
 @dataclass(frozen=True)
-class CAbstractorOptions(Options):
+class CAbstractorOptions(ProjectorOptions):
     """Convolution blocks, average pooling, convolution blocks, then an MLP."""
 
     depth: int = described(3, "blocks before and after the pooling", source="official code", minimum=1, maximum=16)
@@ -31,7 +30,6 @@ class CAbstractorOptions(Options):
 
 SPEC = MethodSpec(
     name="c_abstractor",
-    seam="projector",
     options=CAbstractorOptions,
     version=1,
     summary="convolution blocks, average pooling, convolution blocks, then an MLP",
@@ -43,7 +41,4 @@ SPEC = MethodSpec(
     ),
     module="vr_eval.methods.c_abstractor.module",
     cls="CAbstractor",
-    tokens=square_tokens,
-    ratios=square_ratios,
-    parameters=sizes.c_abstractor,
 )

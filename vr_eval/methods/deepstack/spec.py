@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from math import isqrt
 
 from vr_eval.catalog.fields import described
-from vr_eval.methods import sizes
-from vr_eval.methods.options import Fault, Options, Shape
-from vr_eval.methods.spec import MethodSpec, square_ratios, unchanged_tokens
+from vr_eval.methods.options import Fault, RefusionOptions, Shape
+from vr_eval.methods.spec import MethodSpec
 
 _CROPS = 4
 """DeepStack's number of crops (official code)."""
 
 
 @dataclass(frozen=True)
-class DeepStackOptions(Options):
+class DeepStackOptions(RefusionOptions):
     """Stacks of high-resolution tokens are added to the vision tokens before layers of the decoder or of the tower."""
 
     start: int | None = described(
@@ -96,6 +95,17 @@ class DeepStackOptions(Options):
         depth = shape.decoder_depth
         return self._too_late(shape, ratio, depth, f"a decoder that has {depth} layers, 0 to {depth - 1}")
 
+    def last_layer(self, ratio: int) -> int:
+        if self.place == "tower":
+            return -1  # over before the decoder begins
+        return (self.start or 0) - 1 + (self.count(ratio) - 1) * self.interval
+
+    def needs_grid(self) -> bool:
+        return self.place == "decoder"
+
+    def needs_patch_mlp(self) -> bool:
+        return self.shared
+
     def _too_late(self, shape: Shape, ratio: int, layers: int, of: str) -> tuple[Fault, ...]:
         """What is wrong if the last stack comes after layer ``layers - 1``."""
         start, count = self.resolve(shape).start or 0, self.count(ratio)
@@ -114,15 +124,8 @@ class DeepStackOptions(Options):
         return (Fault("interval", message, f"a ratio of at most 1/{fitting} with this interval{with_crops}"),)
 
 
-def _last_of_deepstack(options: DeepStackOptions, ratio: int) -> int:
-    if options.place == "tower":
-        return -1  # over before the decoder begins
-    return (options.start or 0) - 1 + (options.count(ratio) - 1) * options.interval
-
-
 SPEC = MethodSpec(
     name="deepstack",
-    seam="refusion",
     options=DeepStackOptions,
     version=1,
     summary="high-resolution tokens, sampled into stacks, are added before layers of the decoder or of the tower",
@@ -151,11 +154,4 @@ SPEC = MethodSpec(
     ),
     module="vr_eval.methods.deepstack.module",
     cls="DeepStack",
-    tokens=unchanged_tokens,
-    ratios=square_ratios,
-    parameters=sizes.deepstack,
-    needs=("decoder_layers",),
-    needs_grid=lambda options: options.place == "decoder",
-    needs_patch_mlp=lambda options: bool(options.shared),
-    last_layer=_last_of_deepstack,
 )

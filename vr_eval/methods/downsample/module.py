@@ -1,6 +1,6 @@
 """Plain downsampling of the input image: what is left to gain by choosing or merging tokens after it.
 
-A control (ours), and training-free: the checkpoint of the same model without pruning reads an image of 1/s of its side,
+A control (ours), and training-free: the checkpoint of the same model reads an image of 1/s of its side,
 which is 1/s**2 of the vision tokens from the first decoder layer on, and of the patches that the tower computes.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from vr_eval.methods.base import Downsampling, Shapes
+from vr_eval.methods.base import ImageMethod, Shapes
 from vr_eval.methods.downsample.spec import DownsampleOptions
 
 
-class Downsample(Downsampling):
+class Downsample(ImageMethod):
     """Every image at 1/s of its side, by bicubic interpolation with antialiasing.
 
     It resizes what the image processor made, not the original image: so it starts from exactly what the uncompressed
@@ -23,7 +23,7 @@ class Downsample(Downsampling):
     """
 
     def __init__(self, shapes: Shapes, options: DownsampleOptions) -> None:
-        super().__init__()
+        super().__init__(shapes, options)
         self.factor = options.factor
 
     def forward(self, pixel_values: Tensor) -> Tensor:

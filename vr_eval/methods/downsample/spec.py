@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vr_eval.catalog.fields import described
-from vr_eval.methods.options import Fault, Options, Shape
-from vr_eval.methods.spec import MethodSpec, square_tokens
+from vr_eval.methods.options import Fault, ImageOptions, Shape
+from vr_eval.methods.spec import MethodSpec
 
 
 @dataclass(frozen=True)
-class DownsampleOptions(Options):
+class DownsampleOptions(ImageOptions):
     """The whole image in fewer patches: no token is chosen, and none has to be."""
 
     factor: int = described(
         2, "s: the tower is given the image at 1/s of its side; must leave 2 or more patches a side, evenly", minimum=2
     )
+
+    def patches(self, grid: int) -> int:
+        return grid // self.factor
 
     def faults(self, shape: Shape) -> tuple[Fault, ...]:
         fitting = downsample_factors(shape.grid)
@@ -32,7 +35,6 @@ def downsample_factors(grid: int) -> tuple[int, ...]:
 
 SPEC = MethodSpec(
     name="downsample",
-    seam="pruning",
     options=DownsampleOptions,
     version=1,
     summary="the input image at 1/s of its side: the plain control for every way of saving vision tokens",
@@ -45,9 +47,5 @@ SPEC = MethodSpec(
     ),
     module="vr_eval.methods.downsample.module",
     cls="Downsample",
-    tokens=square_tokens,
-    ratios=lambda grid: tuple(s * s for s in downsample_factors(grid)),
-    needs=("image_sizes",),
-    tower_grid=lambda grid, options: grid // int(options.factor),
     trainable=False,
 )

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vr_eval.catalog.fields import described
-from vr_eval.methods.options import Fault, Options, Shape, layer_fault
-from vr_eval.methods.spec import MethodSpec, square_ratios, unchanged_tokens
+from vr_eval.methods.options import PruningOptions
+from vr_eval.methods.spec import MethodSpec
 
 
 @dataclass(frozen=True)
-class FastVOptions(Options):
+class FastVOptions(PruningOptions):
     """The vision tokens that get the most attention in layer K - 1 go on from layer K."""
 
     layer: int = described(2, "K: decoder layers from K on see only what is kept", source="official code", minimum=1)
-    keep_ratio: float = described(0.5, "part of a sample's vision tokens that stays", above=0, maximum=1)
     query: str = described(
         "last",
         "whose attention ranks: the prompt's last row (the official code) or the mean of all rows (the paper's words)",
@@ -28,13 +27,9 @@ class FastVOptions(Options):
         choices=("drop", "mask"),
     )
 
-    def faults(self, shape: Shape) -> tuple[Fault, ...]:
-        return layer_fault(self.layer, shape)
-
 
 SPEC = MethodSpec(
     name="fastv",
-    seam="pruning",
     options=FastVOptions,
     version=1,
     summary="keeps the vision tokens that a decoder layer attends to most",
@@ -49,8 +44,5 @@ SPEC = MethodSpec(
     ),
     module="vr_eval.methods.fastv.module",
     cls="FastV",
-    tokens=unchanged_tokens,
-    ratios=square_ratios,
-    needs=("decoder_layers",),
     trainable=False,
 )

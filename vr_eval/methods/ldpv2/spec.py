@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from vr_eval.methods import sizes
-from vr_eval.methods.options import Options
-from vr_eval.methods.spec import MethodSpec, square_ratios, square_tokens
+from vr_eval.methods.options import ProjectorOptions
+from vr_eval.methods.spec import MethodSpec
 
 
 @dataclass(frozen=True)
-class LDPv2Options(Options):
+class LDPv2Options(ProjectorOptions):
     """The MLP on every patch, average pooling, a depthwise convolution that adds positions: nothing to choose."""
+
+    patch_mlp: ClassVar[bool] = True
 
 
 SPEC = MethodSpec(
     name="ldpv2",
-    seam="projector",
     options=LDPv2Options,
     version=1,
     summary="the MLP on every patch, average pooling, a depthwise convolution with residual",
@@ -28,8 +29,4 @@ SPEC = MethodSpec(
     ),
     module="vr_eval.methods.ldpv2.module",
     cls="LDPv2",
-    tokens=square_tokens,
-    ratios=square_ratios,
-    parameters=sizes.ldpv2,
-    patch_mlp=True,
 )

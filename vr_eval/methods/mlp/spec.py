@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vr_eval.catalog.fields import described
-from vr_eval.methods import sizes
-from vr_eval.methods.options import Options
-from vr_eval.methods.spec import MethodSpec, square_tokens
+from vr_eval.methods.options import ProjectorOptions
+from vr_eval.methods.spec import MethodSpec
 
 
 @dataclass(frozen=True)
-class MLPOptions(Options):
+class MLPOptions(ProjectorOptions):
     """Every patch becomes a vision token: Linear, then (GELU, Linear) ``depth - 1`` times."""
 
+    any_grid: ClassVar[bool] = True
+    patch_mlp: ClassVar[bool] = True
+
     depth: int = described(2, "linear layers; 2 is mlp2x_gelu", source="official code", minimum=1, maximum=8)
+
+    @classmethod
+    def ratios(cls, grid: int) -> tuple[int, ...]:
+        return (1,)
 
 
 SPEC = MethodSpec(
     name="mlp",
-    seam="projector",
     options=MLPOptions,
     version=1,
     summary="uncompressed: a two-layer MLP on every patch",
@@ -28,9 +34,4 @@ SPEC = MethodSpec(
     details=(("official code", "Linear, GELU, Linear on the selected tower layer"),),
     module="vr_eval.methods.mlp.module",
     cls="MLP",
-    tokens=square_tokens,
-    ratios=lambda grid: (1,),
-    parameters=sizes.patch_mlp,
-    patch_mlp=True,
-    any_grid=True,
 )

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vr_eval.catalog.fields import described
-from vr_eval.methods import sizes
-from vr_eval.methods.options import Options
-from vr_eval.methods.spec import MethodSpec, square_ratios, square_tokens
+from vr_eval.methods.options import ProjectorOptions
+from vr_eval.methods.spec import MethodSpec
 
 
 @dataclass(frozen=True)
-class PixelShuffleOptions(Options):
+class PixelShuffleOptions(ProjectorOptions):
     """Each s x s cell of the features onto the channels, then an MLP."""
+
+    any_grid: ClassVar[bool] = True
 
     depth: int = described(2, "linear layers of the MLP; 2 is mlp2x_gelu", source="official code", minimum=1, maximum=8)
 
 
 SPEC = MethodSpec(
     name="pixel_shuffle",
-    seam="projector",
     options=PixelShuffleOptions,
     version=1,
     summary="s x s cells onto the channels, then the MLP",
@@ -28,8 +29,4 @@ SPEC = MethodSpec(
     details=(("official code", "LayerNorm on the widened channels, Linear, GELU, Linear"),),
     module="vr_eval.methods.pixel_shuffle.module",
     cls="PixelShuffle",
-    tokens=square_tokens,
-    ratios=square_ratios,
-    parameters=sizes.pixel_shuffle,
-    any_grid=True,
 )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vr_eval.catalog.fields import described
-from vr_eval.methods import sizes
-from vr_eval.methods.options import Fault, Options, Shape, head_faults
-from vr_eval.methods.spec import MethodSpec, square_ratios, square_tokens
+from vr_eval.methods.options import Fault, ProjectorOptions, Shape, head_faults
+from vr_eval.methods.spec import MethodSpec
 
 
 @dataclass(frozen=True)
-class ResamplerOptions(Options):
+class ResamplerOptions(ProjectorOptions):
     """Learned queries attend to all patches; the tokens do not stand over cells of the grid."""
+
+    keeps_grid: ClassVar[bool] = False
 
     heads: int | None = described(
         None,
@@ -35,7 +37,6 @@ class ResamplerOptions(Options):
 
 SPEC = MethodSpec(
     name="resampler",
-    seam="projector",
     options=ResamplerOptions,
     version=1,
     summary="learned queries attend to all patches",
@@ -51,8 +52,4 @@ SPEC = MethodSpec(
     ),
     module="vr_eval.methods.resampler.module",
     cls="Resampler",
-    tokens=square_tokens,
-    ratios=square_ratios,
-    parameters=sizes.resampler,
-    keeps_grid=False,
 )

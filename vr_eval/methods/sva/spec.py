@@ -6,13 +6,13 @@ import dataclasses
 from dataclasses import dataclass
 
 from vr_eval.catalog.fields import described
-from vr_eval.methods import sizes
-from vr_eval.methods.options import Fault, Options, Shape, head_faults, layer_faults
-from vr_eval.methods.spec import MethodSpec, square_ratios, unchanged_tokens
+from vr_eval.methods.options import Fault, RefusionOptions, Shape
+from vr_eval.methods.spec import MethodSpec
+from vr_eval.methods.sva_connector.spec import SamplerOptions
 
 
 @dataclass(frozen=True)
-class SVAOptions(Options):
+class SVAOptions(SamplerOptions, RefusionOptions):
     """Cross-attention layers of the Spatial Vision Aggregator between decoder layers."""
 
     start: int = described(0, "decoder layer after which the first one stands", source="official code", minimum=0)
@@ -30,32 +30,11 @@ class SVAOptions(Options):
         minimum=1,
         default_note="10, or as many as stand before the last decoder layer (9 of 60 layers)",
     )
-    levels: tuple[int, ...] | None = described(
-        None,
-        "tower layers that are looked at, each like a tower of its own",
-        source="official code",
-        minimum=0,
-        default_note="the selected layer alone",
-    )
-    width: int | None = described(
-        None,
-        "channels of the cross-attention",
-        source="official code",
-        minimum=1,
-        default_note="the tower's width (1024 for CLIP-L, as official)",
-    )
-    heads: int = described(16, "attention heads; must divide the width", source="official code", minimum=1)
 
     def resolve(self, shape: Shape) -> SVAOptions:
         stride = self.stride or max(1, (shape.decoder_depth + 3) // 9)
         fitting = 1 + max(0, shape.decoder_depth - 2 - self.start) // stride
-        return dataclasses.replace(
-            self,
-            stride=stride,
-            count=self.count or min(10, fitting),
-            levels=self.levels or (shape.select_layer,),
-            width=self.width or shape.tower_width,
-        )
+        return dataclasses.replace(super().resolve(shape), stride=stride, count=self.count or min(10, fitting))
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -63,10 +42,7 @@ class SVAOptions(Options):
         return tuple(self.start + i * (self.stride or 1) for i in range(self.count or 0))
 
     def faults(self, shape: Shape) -> tuple[Fault, ...]:
-        faults = [
-            *layer_faults("levels", self.levels, shape.tower_depth, "the vision tower"),
-            *head_faults(self.heads, self.width or shape.tower_width, "the cross-attention's width"),
-        ]
+        faults = [*super().faults(shape)]
         resolved = self.resolve(shape)
         last, allowed = resolved.layers[-1], shape.decoder_depth - 2
         if last > allowed:
@@ -76,10 +52,15 @@ class SVAOptions(Options):
             faults.append(Fault(option, message, f"start + (count - 1) * stride of at most {allowed}"))
         return tuple(faults)
 
+    def last_layer(self, ratio: int) -> int:
+        return self.layers[-1]
+
+    def needs_grid(self) -> bool:
+        return True
+
 
 SPEC = MethodSpec(
     name="sva",
-    seam="refusion",
     options=SVAOptions,
     version=1,
     summary="vision tokens look at the cells under them, between decoder layers",
@@ -91,9 +72,4 @@ SPEC = MethodSpec(
     ),
     module="vr_eval.methods.sva.module",
     cls="SVA",
-    tokens=unchanged_tokens,
-    ratios=square_ratios,
-    parameters=sizes.sva,
-    needs=("tower_levels", "decoder_layers"),
-    needs_grid=lambda options: True,
 )

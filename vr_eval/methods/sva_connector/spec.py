@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import TypeVar
 
 from vr_eval.catalog.fields import described
-from vr_eval.methods import sizes
-from vr_eval.methods.options import Fault, Options, Shape, head_faults, layer_faults
-from vr_eval.methods.spec import MethodSpec, square_ratios, square_tokens
+from vr_eval.methods.options import Fault, Options, ProjectorOptions, Shape, head_faults, layer_faults
+from vr_eval.methods.spec import MethodSpec
+
+SamplerT = TypeVar("SamplerT", bound="SamplerOptions")
 
 
 @dataclass(frozen=True)
-class SVAConnectorOptions(Options):
-    """One learned query over every window of the patch grid, through cross-attention layers."""
+class SamplerOptions(Options):
+    """What a cross-attention layer of the Spatial Vision Aggregator is told, here and between decoder layers."""
 
-    depth: int = described(3, "cross-attention layers", source="official code", minimum=1, maximum=16)
     levels: tuple[int, ...] | None = described(
         None,
         "tower layers that are looked at, each like a tower of its own",
@@ -32,7 +33,7 @@ class SVAConnectorOptions(Options):
     )
     heads: int = described(16, "attention heads; must divide the width", source="official code", minimum=1)
 
-    def resolve(self, shape: Shape) -> SVAConnectorOptions:
+    def resolve(self: SamplerT, shape: Shape) -> SamplerT:
         levels = self.levels or (shape.select_layer,)
         return dataclasses.replace(self, levels=levels, width=self.width or shape.tower_width)
 
@@ -43,9 +44,15 @@ class SVAConnectorOptions(Options):
         )
 
 
+@dataclass(frozen=True)
+class SVAConnectorOptions(SamplerOptions, ProjectorOptions):
+    """One learned query over every window of the patch grid, through cross-attention layers."""
+
+    depth: int = described(3, "cross-attention layers", source="official code", minimum=1, maximum=16)
+
+
 SPEC = MethodSpec(
     name="sva_connector",
-    seam="projector",
     options=SVAConnectorOptions,
     version=1,
     summary="one learned query looks at the cells of each window, through three layers",
@@ -57,8 +64,4 @@ SPEC = MethodSpec(
     ),
     module="vr_eval.methods.sva_connector.module",
     cls="SVAConnector",
-    tokens=square_tokens,
-    ratios=square_ratios,
-    parameters=sizes.sva_connector,
-    needs=("tower_levels",),
 )

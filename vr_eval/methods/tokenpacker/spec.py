@@ -6,16 +6,15 @@ import dataclasses
 from dataclasses import dataclass
 
 from vr_eval.catalog.fields import described
-from vr_eval.methods import sizes
-from vr_eval.methods.options import Fault, Options, Shape, head_faults, layer_faults, levels_at
-from vr_eval.methods.spec import MethodSpec, square_ratios, square_tokens
+from vr_eval.methods.options import Fault, ProjectorOptions, Shape, head_faults, layer_faults, levels_at
+from vr_eval.methods.spec import MethodSpec
 
 TOKENPACKER_LEVELS = (12, 16, 22, 23)
 """Hidden states of a 24-layer tower (official code)."""
 
 
 @dataclass(frozen=True)
-class TokenPackerOptions(Options):
+class TokenPackerOptions(ProjectorOptions):
     """Coarse queries attend to the multi-level features of the s x s cells under them."""
 
     levels: tuple[int, ...] | None = described(
@@ -39,7 +38,6 @@ class TokenPackerOptions(Options):
 
 SPEC = MethodSpec(
     name="tokenpacker",
-    seam="projector",
     options=TokenPackerOptions,
     version=1,
     summary="pooled queries attend to the multi-level features of the cells under them",
@@ -51,8 +49,4 @@ SPEC = MethodSpec(
     ),
     module="vr_eval.methods.tokenpacker.module",
     cls="TokenPacker",
-    tokens=square_tokens,
-    ratios=square_ratios,
-    parameters=sizes.tokenpacker,
-    needs=("tower_levels",),
 )

@@ -6,16 +6,15 @@ import dataclasses
 from dataclasses import dataclass
 
 from vr_eval.catalog.fields import described
-from vr_eval.methods import sizes
-from vr_eval.methods.options import Fault, Options, Shape, head_faults, layer_faults, levels_at
-from vr_eval.methods.spec import MethodSpec, square_ratios, unchanged_tokens
+from vr_eval.methods.options import Fault, RefusionOptions, Shape, head_faults, layer_faults, levels_at
+from vr_eval.methods.spec import MethodSpec
 
 VISION_REMEMBER_LEVELS = (13, 18, 23)
 """Hidden states of a 24-layer tower (paper)."""
 
 
 @dataclass(frozen=True)
-class VisionRememberOptions(Options):
+class VisionRememberOptions(RefusionOptions):
     """Cross-attention to the vision features and self-attention among vision tokens, between decoder layers."""
 
     levels: tuple[int, ...] | None = described(
@@ -78,6 +77,12 @@ class VisionRememberOptions(Options):
             faults.append(Fault("halo", "a halo has no effect with scope: global", "0"))
         return tuple(faults)
 
+    def last_layer(self, ratio: int) -> int:
+        return (self.layers or (-1,))[-1]
+
+    def needs_grid(self) -> bool:
+        return self.scope == "local"
+
 
 def insertion_layers(decoder_depth: int) -> tuple[int, ...]:
     """Decoder layers after which a refusion module stands: evenly spaced over the first two thirds (ours).
@@ -93,7 +98,6 @@ def insertion_layers(decoder_depth: int) -> tuple[int, ...]:
 
 SPEC = MethodSpec(
     name="vision_remember",
-    seam="refusion",
     options=VisionRememberOptions,
     version=1,
     summary="vision tokens look at the vision features again, between decoder layers",
@@ -112,9 +116,4 @@ SPEC = MethodSpec(
     ),
     module="vr_eval.methods.vision_remember.module",
     cls="VisionRemember",
-    tokens=unchanged_tokens,
-    ratios=square_ratios,
-    parameters=sizes.vision_remember,
-    needs=("tower_levels", "decoder_layers"),
-    needs_grid=lambda options: options.scope == "local",
 )

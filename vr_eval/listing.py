@@ -13,14 +13,16 @@ from vr_eval.catalog.official_tasks import OFFICIAL, OfficialTask
 from vr_eval.catalog.sizes import PUBLISHED
 from vr_eval.catalog.tasks import task_data
 from vr_eval.errors import InputError, Problem, nearest
-from vr_eval.methods.registry import METHODS, PACKAGES, MethodSpec, square_ratios
-from vr_eval.methods.spec import unchanged_tokens
+from vr_eval.methods.options import ImageOptions, Options, ProjectorOptions, square_ratios
+from vr_eval.methods.registry import METHODS, PACKAGES, MethodSpec
 
 WIDTH = 110
 
 
-def list_methods(backbone: str) -> str:
-    """Every method: seam, options with defaults and sources, publication, tokens and parameters on ``backbone``.
+def list_methods(backbone: str, parameters: bool = False) -> str:
+    """Every method: seam, options with defaults and sources, publication, and its tokens on ``backbone``.
+
+    With ``parameters`` also what it adds there, counted from its module, which takes torch.
 
     Raises:
         InputError: The backbone is not registered.
@@ -29,8 +31,9 @@ def list_methods(backbone: str) -> str:
         allowed, close = ", ".join(BACKBONES), nearest(backbone, BACKBONES)
         raise InputError(Problem("unknown backbone", "--backbone", given=backbone, allowed=allowed, nearest=close))
     spec = BACKBONES[backbone]
-    head = f"Methods (tokens and parameters on the backbone {spec.name}, {spec.grid}x{spec.grid} patches)"
-    return "\n\n".join([head, *("\n".join(_method(method, spec)) for method in METHODS.values())])
+    shown = "tokens and parameters" if parameters else "tokens"
+    head = f"Methods ({shown} on the backbone {spec.name}, {spec.grid}x{spec.grid} patches)"
+    return "\n\n".join([head, *("\n".join(_method(method, spec, parameters)) for method in METHODS.values())])
 
 
 def list_backbones() -> str:
@@ -111,30 +114,20 @@ def _task(task: OfficialTask) -> Iterator[str]:
         yield from _entry("judge", f"a model behind an API, so in no suite; needs {', '.join(task.judge)}", indent=4)
 
 
-def _method(method: MethodSpec, spec: BackboneSpec) -> Iterator[str]:
-    kind = "training-free"
-    if method.trainable:
-        kind = f"trained in stage{'s' if len(method.stages) > 1 else ''} {' and '.join(map(str, method.stages))}"
+def _method(method: MethodSpec, spec: BackboneSpec, parameters: bool) -> Iterator[str]:
+    kind = "trained" if method.trainable else "training-free"
+    defaults = method.options()
+    resolved = defaults.resolve(spec)
     yield f"{method.name}  ({method.seam}, {kind}, version {method.version})"
     yield from _entry("", method.summary)
     yield from _entry("source", ", ".join(filter(None, (method.source, method.link))))
     if method.name in PACKAGES:
         yield from _entry("package", PACKAGES[method.name])
-    missing = [feature for feature in method.needs if feature not in spec.features]
-    if missing:
-        yield from _entry("tokens", f"not on this backbone, which lacks: {', '.join(missing)}")
-    elif method.tokens is unchanged_tokens:
-        yield from _entry("tokens", "those of the projector")
-    else:
-        options = method.options().resolve(spec)
-        counts = (f"1/{ratio}: {method.tokens(spec.grid, ratio, options)}" for ratio in method.ratios(spec.grid))
-        before = "" if method.seam == "projector" else "before the projector, "
-        yield from _entry("tokens", before + ", ".join(counts))
-    yield from _entry("parameters", _parameters(method, spec))
+    yield from _entry("tokens", _tokens(resolved, spec))
+    if parameters:
+        yield from _entry("parameters", _parameters(method, spec, resolved))
     for source, text in method.details:
         yield from _entry(source, text)
-    defaults = method.options()
-    resolved = defaults.resolve(spec)
     for field in dataclasses.fields(defaults):
         info = info_of(field)
         default = _plain(getattr(defaults, field.name))
@@ -144,10 +137,22 @@ def _method(method: MethodSpec, spec: BackboneSpec) -> Iterator[str]:
         yield from _entry(field.name, f"{info.help}{choices} (default {default}; {info.source})", indent=4)
 
 
-def _parameters(method: MethodSpec, spec: BackboneSpec) -> str:
-    """Parameters that it adds with its default options, at each ratio if that makes a difference."""
-    options = method.options().resolve(spec)
-    counts = {ratio: method.parameters(spec, ratio, options) for ratio in method.ratios(spec.grid)}
+def _tokens(options: Options, spec: BackboneSpec) -> str:
+    if isinstance(options, ProjectorOptions):
+        counts = (f"1/{ratio}: {options.tokens(spec.grid, ratio)}" for ratio in options.ratios(spec.grid))
+        return ", ".join(counts)
+    if isinstance(options, ImageOptions):
+        side = options.patches(spec.grid)
+        return f"those that the projector makes of {side}x{side} patches"
+    return "those of the projector"
+
+
+def _parameters(method: MethodSpec, spec: BackboneSpec, options: Options) -> str:
+    """Parameters that it adds, at each ratio if that makes a difference."""
+    from vr_eval.models.methods import added_parameters
+
+    ratios = options.ratios(spec.grid) if isinstance(options, ProjectorOptions) else square_ratios(spec.grid)
+    counts = {ratio: added_parameters(method.name, spec, ratio, options) for ratio in ratios}
     if not any(counts.values()):
         return "none of its own"
     if len(set(counts.values())) == 1:
