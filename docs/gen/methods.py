@@ -53,8 +53,8 @@ def overview() -> str:
             "# Methods",
             "Every method that a grid file can name. A method fills one seam of the model: what the tower is given "
             "(image), how patches become vision tokens (projector), what looks at the features again between decoder "
-            "layers (refusion), or what leaves the decoder fewer tokens without training (pruning). `vr-eval list methods` "
-            "prints the same from the same source.",
+            "layers (refusion), or what leaves the decoder fewer tokens without training (pruning). `vr-eval list "
+            "methods` prints the same from the same source.",
             _stated(),
             table(head, rows, numbers=(3, 4, 5, 6)),
         ]
