@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -52,15 +53,48 @@ def test_it_is_trained_run_and_reported_and_its_checkpoint_names_the_package(wor
     assert done.returncode == 0, done.stderr
     assert "max_pool" in (world / "runs" / "outside" / "report.html").read_text()
     (manifest,) = (world / "home" / "checkpoints").glob("*/checkpoint.json")
-    code = (
-        "import sys, pathlib; from vr_eval.models import checkpoints as c; c.load_checkpoint(pathlib.Path(sys.argv[1]))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, str(manifest.parent)]
-    lone = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    lone = loaded(world, manifest.parent, "")
     assert "the method max_pool is not installed" in lone.stderr
     assert "pip install vr-outside==1.0" in lone.stderr
     assert vr_eval(world, "plan", "grid.yaml", packages=None).returncode == 2
+
+
+def test_a_file_that_a_grid_names_does_as_well(world: Path) -> None:
+    """Trained, run and reported; the checkpoint tells which file it needs, and neither it nor a report executes any."""
+    mine = world / "my_method.py"
+    mine.write_text((OUTSIDE / "vr_outside.py").read_text() + "open('executed', 'a').write('once ')\n")
+    (world / "grid.yaml").write_text(f"{GRID}methods: [./my_method.py]\n")
+    done = vr_eval(world, "run", "grid.yaml", packages=None)
+    assert done.returncode == 0, done.stderr
+    assert f"method file {mine} (sha256 " in done.stderr
+    assert (world / "executed").read_text() == "once "
+    page = world / "runs" / "outside" / "report.html"
+    page.unlink()
+    assert vr_eval(world, "report", "runs/outside", packages=None).returncode == 0
+    assert "max_pool" in page.read_text()
+    (manifest,) = (world / "home" / "checkpoints").glob("*/checkpoint.json")
+    assert json.loads(manifest.read_text())["method_files"]["max_pool"]["name"] == "my_method.py"
+    alone = loaded(world, manifest.parent, "")
+    assert "the method max_pool stands in the file my_method.py (sha256 " in alone.stderr
+    assert "method_file=my_method.py" in alone.stderr
+    assert (world / "executed").read_text() == "once "
+    assert loaded(world, manifest.parent, "f.load_methods('my_method.py');").returncode == 0
+    mine.write_text(mine.read_text() + "# edited\n")
+    assert "holds something else" in loaded(world, manifest.parent, "f.load_methods('my_method.py');").stderr
+    assert vr_eval(world, "plan", "runs/outside/grid.yaml", packages=None).stdout.count("trained") == 1
+
+
+def loaded(world: Path, checkpoint: Path, before: str) -> subprocess.CompletedProcess[str]:
+    """A process that loads a checkpoint with the public functions."""
+    code = f"""
+import pathlib
+from vr_eval.methods import method_file as f
+from vr_eval.models import checkpoints
+{before}checkpoints.load_checkpoint(pathlib.Path({str(checkpoint)!r}))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=world, env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from vr_eval.errors import VrEvalError, sanitize_terminal
 
 if TYPE_CHECKING:
     from vr_eval.config.grid import Grid
+    from vr_eval.methods.spec import MethodFile
 
 
 class _Parser(argparse.ArgumentParser):
@@ -136,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("what", choices=("methods", "backbones", "ablations", "tasks"))
     listing.add_argument("--backbone", metavar="NAME", default="micro", help="backbone for token counts (micro)")
     listing.add_argument("--parameters", action="store_true", help="count what methods add there; takes seconds")
+    listing.add_argument("--grid", metavar="FILE", help="methods: those of the method files of this grid too")
     listing.set_defaults(command=_list)
 
     doctor = commands.add_parser("doctor", help="what this machine has, and what a grid still needs from the hub")
@@ -254,9 +256,21 @@ def _load(options: argparse.Namespace) -> Grid:
     names = ("dtype", "attention", "bits", "device_map")
     loading = {name: value for name in names if (value := getattr(options, name, None)) is not None}
     drawn = getattr(options, "random_weights", None)
-    return load_grid(
+    grid = load_grid(
         options.file, options.overrides, limit, options.backbone, batch_size, loading, drawn, options.tasks_path
     )
+    _say_executed(grid.method_files)
+    return grid
+
+
+def _say_executed(files: Sequence[MethodFile]) -> None:
+    """What was executed because a grid names it; the first of several processes speaks for all."""
+    if files:
+        from vr_eval.methods.method_file import describe
+        from vr_eval.processes import is_first_process
+
+        for file in files if is_first_process() else ():
+            print(sanitize_terminal(describe(file)), file=sys.stderr)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -297,6 +311,7 @@ def _probe(options: argparse.Namespace) -> int:
     from vr_eval.probes.file import load_probes
 
     plan = load_probes(options.file, options.overrides, options.random_weights)
+    _say_executed(plan.method_files)
     from vr_eval.probes.run import run_probes
 
     return run_probes(plan, out=options.out, device=options.device, dense=options.dense)
@@ -315,6 +330,10 @@ def _report(options: argparse.Namespace) -> int:
 def _list(options: argparse.Namespace) -> int:
     from vr_eval import listing
 
+    if options.grid is not None:
+        from vr_eval.config.grid import load_grid
+
+        _say_executed(load_grid(options.grid).method_files)
     if options.what == "methods":
         print(listing.list_methods(options.backbone, options.parameters))
     elif options.what == "backbones":

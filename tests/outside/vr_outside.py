@@ -43,6 +43,6 @@ SPEC = MethodSpec(
     version=1,
     summary="the largest value of s x s cells, then a linear layer",
     source="an example",
-    module="vr_outside",
+    module=__name__,
     cls="MaxPool",
 )

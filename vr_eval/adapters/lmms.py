@@ -35,13 +35,14 @@ from vr_eval.adapters.questions import Answer, Messages, Question
 from vr_eval.adapters.results import TaskResult, scored
 from vr_eval.catalog.backbone import Loading
 from vr_eval.config.decoding import Decoding, given_decoding
+from vr_eval.methods.method_file import load_methods
 from vr_eval.models.checkpoints import open_model
 
 REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
 """What lmms-eval's command line strips from answers by default; its Python API strips nothing."""
 
 
-_ARGUMENTS = ("pretrained", "cell", "revision", "dtype", "device_map", "attention", "bits", "seed")
+_ARGUMENTS = ("pretrained", "cell", "revision", "dtype", "device_map", "attention", "bits", "seed", "method_file")
 
 
 class VrEval(lmms):
@@ -69,6 +70,7 @@ class VrEval(lmms):
         max_batch_size: int | None = None,
         device: str | None = None,
         seed: int = 0,
+        method_file: str | None = None,
         **decoding: Any,
     ) -> None:
         """What `--model_args` may hold. `cell` is used for nothing: lmms-eval's caches are keyed by these arguments.
@@ -76,13 +78,16 @@ class VrEval(lmms):
         `pretrained` is a checkpoint's folder, or a LLaVA or InternVL one in a folder or on the hub (at `revision`); the
         others say how it is loaded (`catalog.backbone.Loading`) and how answers are generated: `temperature` and all
         other keys of `decoding` in a grid file, which win over what a task asks for (and over `--gen_kwargs`, which
-        change that); `seed` counts where tokens are drawn.
+        change that); `seed` counts where tokens are drawn; `method_file`, in which the checkpoint's method stands, is
+        executed.
 
         Raises:
             InputError: there is no such checkpoint, it cannot be loaded, or an argument is unknown or does not fit.
         """
         rules = given_decoding(decoding, "--model_args", _ARGUMENTS)
         size = (max_batch_size or 32) if str(batch_size).startswith("auto") else int(batch_size)
+        if method_file is not None:
+            load_methods(method_file)
         loading = Loading(dtype, device_map, attention, bits)
         model, processor = open_model(pretrained, revision, loading)
         model.to_inference()

@@ -10,6 +10,7 @@ from typing import Any, cast
 from vr_eval.catalog.backbones import BACKBONES, BackboneSpec
 from vr_eval.catalog.frozen import FrozenDict
 from vr_eval.catalog.recipe import Recipe
+from vr_eval.methods.method_file import load_method_file
 from vr_eval.methods.options import ImageOptions, Options, ProjectorOptions
 from vr_eval.methods.registry import METHODS, NONE, MethodSpec, projector_options
 
@@ -65,6 +66,16 @@ class Cell:
             if values:
                 differing[name] = FrozenDict(values)
         object.__setattr__(self, "options", FrozenDict(differing))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the method files that its methods stand in, so that another process can read it."""
+        files = tuple(method.file for method in self.methods if method.file is not None)
+        return {**vars(self), "files": files}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for file in state.pop("files"):
+            load_method_file(file)
+        vars(self).update(state)
 
     @property
     def spec(self) -> BackboneSpec:

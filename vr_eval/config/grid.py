@@ -24,6 +24,7 @@ from vr_eval.config.parse import apply_overrides, read_grid_file
 from vr_eval.config.schema import GridFile
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.files import read_text
+from vr_eval.methods.spec import MethodFile
 
 __all__ = ["Cell", "Grid", "load_grid"]
 
@@ -46,6 +47,7 @@ class Grid:
         source: The file, as the user named it.
         loading: How weights are loaded for the evaluation.
         tasks_path: Folders with tasks of the user's own, as whole paths.
+        method_files: Files with methods of the user's own, which were executed.
         recipe_line: Line of the recipe in the file, if it has one.
     """
 
@@ -62,6 +64,7 @@ class Grid:
     loading: Loading = dataclasses.field(default_factory=Loading)
     tasks_path: tuple[str, ...] = ()
     decoding: Decoding = dataclasses.field(default_factory=Decoding)
+    method_files: tuple[MethodFile, ...] = ()
     recipe_line: int | None = dataclasses.field(default=None, compare=False)
 
     @property
@@ -99,6 +102,8 @@ class Grid:
         }
         if self.tasks_path:
             content["tasks_path"] = list(self.tasks_path)
+        if self.method_files:
+            content["methods"] = [file.path for file in self.method_files]
         if self.baseline is not None:
             content["baseline"] = self._baseline_row(self.baseline)
         content["recipe"] = dataclasses.asdict(self.recipe)
@@ -169,6 +174,7 @@ def load_grid(
     if file.random_weights:
         _check_stated(spec, root.entries["random_weights"], problems)
     cells = expand(file, root, spec, problems)
+    _check_named(file, root, cells, problems)
     # With other problems about, a baseline that fits nothing would be an echo of them.
     baseline = find_baseline(file, cells, problems) if cells and not problems else None
     problems.raise_any()
@@ -186,8 +192,18 @@ def load_grid(
         decoding=file.decoding,
         loading=dataclasses.replace(spec.loading, **(loading or {})),
         tasks_path=file.tasks_path,
+        method_files=file.methods,
         recipe_line=root.entries["recipe"].line if "recipe" in root.entries else None,
     )
+
+
+def _check_named(file: GridFile, root: Node, cells: Sequence[Cell], problems: Problems) -> None:
+    """A method that another grid of this process loaded is none of this one's."""
+    for method in {method.name: method for cell in cells for method in cell.methods}.values():
+        if method.file is not None and method.file not in file.methods:
+            hint = f"Add it: methods: [{method.file.path}]"
+            message = f"{method.name} stands in a file that this grid does not name"
+            problems.add(root.entries.get("methods", root), "methods", message, hint=hint)
 
 
 def _check_stated(spec: BackboneSpec, node: Node, problems: Problems) -> None:

@@ -40,7 +40,7 @@ def checkpoint_identity(cell: Cell) -> dict[str, Any]:
         "backbone": cell.backbone,
         "weights": f"random, in place of {weights_hash(cell.spec)}" if cell.random_weights else weights_hash(cell.spec),
         **({"described": described_identity(cell.spec)} if cell.described else {}),
-        "methods": _methods(cell, trainable=True),
+        "methods": method_identities(cell, trainable=True),
         "ratio": cell.ratio,
         "recipe": _recipe(cell) if cell.trained else None,
         "data": cell.spec.data_version,
@@ -59,7 +59,7 @@ def cell_identity(cell: Cell, grid: Grid) -> dict[str, Any]:
     return {
         "evaluation": EVALUATION_VERSION,
         "checkpoint": checkpoint_id(cell),
-        "methods": _methods(cell, trainable=False),
+        "methods": method_identities(cell, trainable=False),
         "tasks": sorted([task, task_version(task, grid.tasks_path)] for _, task in grid.tasks),
         "limit": grid.limit,
         # Before there were rules for all, backbones with sources went by those of their checkpoints.
@@ -84,12 +84,14 @@ def digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:16]
 
 
-def _methods(cell: Cell, *, trainable: bool) -> dict[str, Any]:
+def method_identities(cell: Cell, *, trainable: bool) -> dict[str, Any]:
+    """Each method of `cell` by seam: of the checkpoint those that are trained, of the result alone the others."""
     return {
         method.seam: {
             "name": method.name,
             "version": method.version,
             "options": _stated(cell.resolved(method.name)),
+            **({"file": method.file.hash} if method.file else {}),
         }
         for method in cell.methods
         if method.trainable == trainable

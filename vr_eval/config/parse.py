@@ -14,6 +14,7 @@ from vr_eval.catalog.tasks import task_files
 from vr_eval.config.backbone import read_backbone
 from vr_eval.config.decoding import read_decoding
 from vr_eval.config.document import MAX_BYTES, NO_PATH, Node, Problems, beside, drop, override, parse
+from vr_eval.config.method_files import read_method_files
 from vr_eval.config.rows import read_axes, read_options, read_row, read_rows
 from vr_eval.config.schema import MAX_EXCLUDED, NAME_ALLOWED, NAME_PATTERN, GridFile, grid_keys
 from vr_eval.errors import InputError, nearest
@@ -32,7 +33,7 @@ _INSTEAD_OF = {
     "backbone.decoder": ("backbone.checkpoint",),
 }
 # Where null means the same as leaving the key out.
-_MAY_BE_NULL = ("suites", "tasks", "tasks_path", "baseline", "decoding", "limit")
+_MAY_BE_NULL = ("suites", "tasks", "tasks_path", "methods", "baseline", "decoding", "limit")
 
 
 def apply_overrides(root: Node, overrides: Iterable[str], problems: Problems) -> Node:
@@ -69,7 +70,10 @@ def read_grid_file(root: Node, problems: Problems) -> tuple[GridFile, BackboneSp
         if key not in known:
             problems.add(node, key, "unknown key", allowed=", ".join(known), nearest=nearest(key, known))
     entries = {key: node for key, node in root.entries.items() if not (key in _MAY_BE_NULL and node.value is None)}
-    given: dict[str, object] = {}
+    before = len(problems.by_text)
+    given: dict[str, object] = {"methods": read_method_files(entries.get("methods"), problems)}
+    if len(problems.by_text) > before:
+        problems.raise_any()  # without its methods, much of the rest would be unknown: an echo
     if name := _text(root, "name", problems):
         given["name"] = name
     spec = read_backbone(root, problems)

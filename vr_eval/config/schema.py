@@ -14,6 +14,7 @@ from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.backbone_keys import FROM, TILING, DescribedBackbone, DescribedTiling
 from vr_eval.config.decoding import Decoding
 from vr_eval.config.document import Node
+from vr_eval.methods.spec import MethodFile
 
 MAX_CELLS = 2_000
 """Cells of one grid, seeds included: more is a typing mistake, not a study."""
@@ -64,6 +65,13 @@ class GridFile:
         "folders with tasks of your own, as YAML files of lmms-eval and the Python beside them, which a run executes; "
         "relative to this file",
         example="tasks_path: [.]",
+        default_note="none",
+    )
+    methods: tuple[MethodFile, ...] = described(
+        (),
+        "Python files with methods of your own, which every command that is given this file executes; relative to this "
+        "file. A file's content is part of the identity of what its methods compute",
+        example="methods: [./my_method.py]",
         default_note="none",
     )
     grid: Mapping[str, tuple[Node, ...]] = described(

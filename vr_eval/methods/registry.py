@@ -11,16 +11,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from vr_eval.errors import InputError, Problem
-from vr_eval.methods.options import (
-    ImageOptions,
-    ProjectorOptions,
-    PruningOptions,
-    RefusionOptions,
-    Seam,
-    square_ratios,
-    stride,
-)
-from vr_eval.methods.spec import MethodSpec
+from vr_eval.methods.options import ProjectorOptions, Seam, square_ratios, stride
+from vr_eval.methods.spec import MethodSpec, spec_fault
 
 __all__ = [
     "METHODS",
@@ -74,9 +66,9 @@ def _loaded(entry: EntryPoint, taken: Mapping[str, MethodSpec]) -> MethodSpec:
     if not isinstance(spec, MethodSpec) or spec.name != entry.name:
         message = f"the entry point {entry.value} is not the MethodSpec of a method of this name"
         raise InputError(Problem(message, package, key=entry.name))
-    if not issubclass(spec.options, ProjectorOptions | RefusionOptions | PruningOptions | ImageOptions):
-        message = f"its options {spec.options.__name__} are of no seam: derive them from ProjectorOptions or another"
-        raise InputError(Problem(message, package, key=entry.name))
+    fault = spec_fault(spec)
+    if fault is not None:
+        raise InputError(Problem(fault, package, key=entry.name))
     if spec.name in taken or spec.name == NONE:
         raise InputError(Problem("the name of this method is taken", package, key=entry.name))
     return spec

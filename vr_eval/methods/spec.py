@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import re
+from dataclasses import dataclass, field, fields
 
-from vr_eval.catalog.fields import Source
-from vr_eval.methods.options import Options, Seam
+from vr_eval.catalog.fields import Source, checked
+from vr_eval.methods.options import ImageOptions, Options, ProjectorOptions, PruningOptions, RefusionOptions, Seam
+
+NAME = "[a-z][a-z0-9_]{0,63}"
+"""What a method may be called."""
+
+
+@dataclass(frozen=True)
+class MethodFile:
+    """A Python file that brings methods, as it was read; equal files hold the same bytes."""
+
+    path: str = field(compare=False)
+    """Whole path."""
+    content: bytes = field(repr=False)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what it holds."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +42,7 @@ class MethodSpec:
         module: Module that holds the class.
         cls: Name of the class.
         trainable: Has parameters to train; a training-free method does not change a checkpoint.
+        file: The file that it stands in, where a grid names one; whoever loads the file sets it.
     """
 
     name: str
@@ -35,8 +55,28 @@ class MethodSpec:
     module: str
     cls: str
     trainable: bool = True
+    file: MethodFile | None = None
 
     @property
     def seam(self) -> Seam:
         """Which seam of the model it fills."""
         return self.options.seam
+
+
+def spec_fault(spec: MethodSpec) -> str | None:
+    """What keeps a method of someone else's from being registered, in words; None if nothing does."""
+    if not isinstance(spec.name, str) or not re.fullmatch(NAME, spec.name):
+        return "a method's name is small letters, digits and underscores, the first a letter; at most 64"
+    seams = ProjectorOptions | RefusionOptions | PruningOptions | ImageOptions
+    if not (isinstance(spec.options, type) and issubclass(spec.options, seams)):
+        return "its options are of no seam: derive them from ProjectorOptions or another"
+    if "__dataclass_params__" not in vars(spec.options):
+        return f"its options {spec.options.__name__} lack the decorator @dataclass(frozen=True)"
+    for option in fields(spec.options):
+        if "info" not in option.metadata:
+            return f"its option {option.name} does not explain itself: {option.name}: .. = described(default, help)"
+        try:
+            checked(spec.options, option.name, option.default)
+        except (ValueError, NameError, TypeError) as error:
+            return f"the default of its option {option.name} is not what it takes: {error}"
+    return None

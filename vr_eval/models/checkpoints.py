@@ -19,11 +19,15 @@ from vr_eval.checksums import FILES, MANIFEST, check_files, file_hashes, read_ma
 from vr_eval.errors import InputError, Problem
 from vr_eval.files import write_atomic
 from vr_eval.methods.registry import METHODS, NONE, PACKAGES
+from vr_eval.methods.spec import MethodFile
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.generation import only_tokens
 from vr_eval.models.hub import WHOLE, arguments_of, commits, pinned
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor
+
+METHOD_FILES = "method_files"
+"""Key in `checkpoint.json` of the files that its methods stand in, by method: their name and SHA-256."""
 
 
 def save_checkpoint(
@@ -42,8 +46,7 @@ def save_checkpoint(
         # transformers forgets it, and Llama's tokenizer would then split words behind control tokens in another way.
         processor.tokenizer.init_kwargs["legacy"] = processor.tokenizer.legacy
     processor.save_pretrained(folder)
-    packages = {name: PACKAGES[name] for name in _methods(model.config) if name in PACKAGES}
-    content = {**manifest, **({"packages": packages} if packages else {}), FILES: file_hashes(folder)}
+    content = {**manifest, **_origins(model.config), FILES: file_hashes(folder)}
     write_atomic(folder / MANIFEST, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
@@ -118,7 +121,7 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
     arguments = arguments_of(loading, WHOLE)
     try:
         config = LVLMConfig.from_pretrained(folder)
-        _check_installed(config, folder, manifest)
+        _check_methods(config, folder, manifest)
         model, report = LVLM.from_pretrained(folder, config=config, output_loading_info=True, **arguments)
         processor = AutoProcessor.from_pretrained(folder)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
@@ -137,13 +140,53 @@ def _methods(config: LVLMConfig) -> list[str]:
     return [name for name in (config.projector, config.refusion, config.pruning, config.image) if name != NONE]
 
 
-def _check_installed(config: LVLMConfig, folder: Path, manifest: dict[str, Any]) -> None:
-    """A checkpoint may hold the method of a package that is not here: it says which."""
+def _origins(config: LVLMConfig) -> dict[str, dict[str, Any]]:
+    """Where the methods of a model come from that are none of this project's: packages, and files with their hashes."""
+    names = _methods(config)
+    files = {name: file for name in names if (file := METHODS[name].file) is not None}
+    origins: dict[str, dict[str, Any]] = {
+        "packages": {name: PACKAGES[name] for name in names if name in PACKAGES},
+        METHOD_FILES: {name: {"name": Path(file.path).name, "sha256": file.hash} for name, file in files.items()},
+    }
+    return {key: found for key, found in origins.items() if found}
+
+
+def _check_methods(config: LVLMConfig, folder: Path, manifest: dict[str, Any]) -> None:
+    """A checkpoint may hold the method of a package or a file that is not here, or is another one: it says which."""
     for name in _methods(config):
+        stated = _stated_file(folder, manifest, name)
+        here = METHODS[name].file if name in METHODS else None
+        if stated is not None and stated["sha256"] != (here.hash if here is not None else None):
+            _refuse_file(name, stated, here, folder)
         if name not in METHODS:
             package = manifest.get("packages", {}).get(name)
             hint = f"Install it: pip install {package}" if package else None
             raise InputError(Problem(f"the method {name} is not installed", str(folder), key=name, hint=hint))
+        if stated is None and here is not None:
+            message = f"the method {name} of this checkpoint is not the one in {here.path}"
+            raise InputError(Problem(message, str(folder), key=name))
+
+
+def _refuse_file(name: str, stated: dict[str, str], here: MethodFile | None, folder: Path) -> None:
+    """The method file that a checkpoint was trained with is not loaded, or was changed since. Raises InputError."""
+    file = f"{stated['name']} (sha256 {stated['sha256'][:12]})"
+    message = f"the method {name} stands in the file {file}, which is not loaded"
+    hint = f"Name it: methods: [{stated['name']}] in a grid, method_file={stated['name']} among lmms-eval's model_args."
+    if here is not None:
+        message = f"the method {name} stood in the file {file}, and {here.path} holds something else ({here.hash[:12]})"
+        hint = "Bring the file back to what it was, or train the cell again."
+    raise InputError(Problem(message, str(folder), key=name, hint=hint))
+
+
+def _stated_file(folder: Path, manifest: dict[str, Any], name: str) -> dict[str, str] | None:
+    """Name and hash of the file that a method of a checkpoint stood in; None if it stood in none."""
+    files = manifest.get(METHOD_FILES, {})
+    stated = files.get(name) if isinstance(files, dict) else files
+    if stated is None:
+        return None
+    if not isinstance(stated, dict) or not all(isinstance(stated.get(key), str) for key in ("name", "sha256")):
+        raise InputError(Problem("the manifest is damaged", str(folder / MANIFEST), key=METHOD_FILES))
+    return stated
 
 
 def _part(folder: Path, manifest: dict[str, Any], key: str) -> Source | None:

@@ -19,6 +19,7 @@ from vr_eval.config.grid import load_grid, read_mapping
 from vr_eval.config.identity import checkpoint_id, digest
 from vr_eval.config.schema import NAME_PATTERN
 from vr_eval.errors import InputError, nearest
+from vr_eval.methods.spec import MethodFile
 from vr_eval.probes.options import ProbeFile, probe_keys
 from vr_eval.probes.tapnames import COMPONENTS, every_tap
 
@@ -35,12 +36,14 @@ class ProbePlan:
         cells: The cells of all its grids, each once, in order.
         baseline: The baseline of the first grid that has one.
         source: The file, as the user named it.
+        method_files: Files with methods of the user's own that its grids name; they were executed.
     """
 
     file: ProbeFile
     cells: tuple[Cell, ...]
     baseline: Cell | None
     source: str
+    method_files: tuple[MethodFile, ...] = ()
 
     @property
     def random_weights(self) -> bool:
@@ -72,14 +75,14 @@ def load_probes(path: str | Path, overrides: Sequence[str] = (), random_weights:
         problems.add(root, "kind", "this is a grid, not a probe file", hint=f"Name it under grids: [{source}].")
         problems.raise_any()
     given = _read_keys(root, problems)
-    cells, baseline = _cells(root, given.get("grids", ()), problems, random_weights)
+    cells, baseline, files = _cells(root, given.get("grids", ()), problems, random_weights)
     if "taps" in given:
         _check_taps(root.entries["taps"], cells, problems)
     if "tiny_imagenet" in given.get("data", ()) and given.get("tiny_imagenet") is None:
         hint = "Download http://cs231n.stanford.edu/tiny-imagenet-200.zip, unpack it and name its folder."
         problems.add(root.entries["data"], "tiny_imagenet", "must be given for the data tiny_imagenet", hint=hint)
     problems.raise_any()
-    return ProbePlan(ProbeFile(**given), cells, baseline, source)
+    return ProbePlan(ProbeFile(**given), cells, baseline, source, files)
 
 
 def _read_keys(root: Node, problems: Problems) -> dict[str, Any]:
@@ -133,8 +136,9 @@ def _list(key: str, node: Node, problems: Problems) -> tuple[Any, ...]:
 
 def _cells(
     root: Node, grids: Sequence[str], problems: Problems, random_weights: bool | None
-) -> tuple[tuple[Cell, ...], Cell | None]:
+) -> tuple[tuple[Cell, ...], Cell | None, tuple[MethodFile, ...]]:
     cells: dict[Cell, None] = {}
+    files: dict[MethodFile, None] = {}
     baseline = None
     for item in root.entries["grids"].items if grids else ():
         if item.value not in grids:
@@ -146,13 +150,14 @@ def _cells(
                 problems.by_text.setdefault(problem.render(), problem)
             continue
         cells |= dict.fromkeys(grid.cells)
+        files |= dict.fromkeys(grid.method_files)
         baseline = baseline or grid.baseline
         if len({cell.spec for cell in cells}) > 1:
             problems.add(item, "grids", "the grids have different backbones", hint="One probe file, one backbone.")
         if len({cell.random_weights for cell in cells}) > 1:
             hint = "--random-weights draws those of all."
             problems.add(item, "grids", "random weights in one grid and real ones in another", hint=hint)
-    return tuple(cells), baseline
+    return tuple(cells), baseline, tuple(files)
 
 
 def _check_taps(node: Node, cells: Sequence[Cell], problems: Problems) -> None:

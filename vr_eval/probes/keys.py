@@ -70,7 +70,9 @@ def _refused(model: LVLM, stream: str) -> str:
 
 
 def _options(model: LVLM, method: str) -> Mapping[str, Any]:
-    return {"version": METHODS[method].version, **model.config.options.get(method, {})}
+    spec = METHODS[method]
+    file = {"file": spec.file.hash} if spec.file is not None else {}
+    return {"version": spec.version, **file, **model.config.options.get(method, {})}
 
 
 def _digest(*parts: object) -> str:

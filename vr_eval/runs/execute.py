@@ -26,7 +26,7 @@ from vr_eval.files import write_atomic
 from vr_eval.places import check_all, check_data_cache, check_home, check_hub_cache, check_temporary
 from vr_eval.processes import ALONE, Spread, processes
 from vr_eval.runs.content import changed_since, content_of, renew
-from vr_eval.runs.folder import ENVIRONMENT, GRID, LOCK, CellFolder, cell_folder, check_run_dir, grid_text
+from vr_eval.runs.folder import ENVIRONMENT, LOCK, CellFolder, cell_folder, check_run_dir, write_grid
 from vr_eval.runs.lock import check_free, locked
 from vr_eval.runs.origins import several_commits
 from vr_eval.runs.plan import check_training_data
@@ -61,7 +61,7 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
     session = _session(grid, pending, device, batch_size or grid.batch_size) if pending else None
     with locked(run_dir / LOCK):
         check_run_dir(run_dir, grid)  # another run may have begun here meanwhile
-        write_atomic(run_dir / GRID, grid_text(grid))
+        write_grid(run_dir, grid)
         _forget(grid, run_dir, changed, content)
         failed: dict[str, _Failure] = {}
         if session is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import yaml
 
 from vr_eval.config.grid import Grid
 from vr_eval.errors import InputError, Problem
+from vr_eval.files import write_atomic
+from vr_eval.methods.spec import MethodFile
 
 LOCK = "lock"
 GRID = "grid.yaml"
@@ -114,7 +117,7 @@ def check_run_dir(run_dir: Path, grid: Grid) -> None:
 
 
 def grid_text(grid: Grid) -> str:
-    """The resolved grid, under the comment at the top of the file that it came from: the question that it asks."""
+    """The resolved grid as it stands in a run directory, under the comment at the top of its file: the question."""
     try:
         lines = Path(grid.source).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -124,7 +127,21 @@ def grid_text(grid: Grid) -> str:
         if not line.startswith("#"):
             break
         comment.append(line)
-    return "\n".join([*comment, grid.to_yaml()])
+    kept = tuple(dataclasses.replace(file, path=copy) for file, copy in _copies(grid).items())
+    return "\n".join([*comment, dataclasses.replace(grid, method_files=kept).to_yaml()])
+
+
+def write_grid(run_dir: Path, grid: Grid) -> None:
+    """Keep the resolved grid, and beside it the method files as they were executed, so that the folder can move on."""
+    write_atomic(run_dir / GRID, grid_text(grid))
+    for file, copy in _copies(grid).items():
+        write_atomic(run_dir / copy, file.content)
+
+
+def _copies(grid: Grid) -> dict[MethodFile, str]:
+    """Where each method file is kept in a run directory: by its name and its hash."""
+    named = {file: f"-{file.hash[:8]}" for file in grid.method_files}
+    return {file: f"methods/{Path(file.path).stem.removesuffix(end)}{end}.py" for file, end in named.items()}
 
 
 def _content(path: Path) -> dict[str, Any]:

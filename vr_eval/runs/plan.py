@@ -94,6 +94,7 @@ class Plan:
         content = {
             "name": self.grid.name,
             "source": self.grid.source,
+            "method_files": [{"path": file.path, "sha256": file.hash} for file in self.grid.method_files],
             "backbone": self.grid.backbone,
             "random_weights": self.grid.random_weights,
             "run_dir": str(self.run_dir),
