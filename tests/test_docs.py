@@ -16,6 +16,8 @@ import hook
 from gen import costs, keys, methods, readme
 from vr_eval.catalog.recipe import Recipe
 from vr_eval.cli import _parser
+from vr_eval.config.backbone_keys import DescribedBackbone, DescribedTiling
+from vr_eval.config.decoding import Decoding
 from vr_eval.config.grid import load_grid
 from vr_eval.config.schema import GridFile
 from vr_eval.measure.flops import prefill_flops
@@ -96,10 +98,11 @@ def test_readme_is_short_and_shows_the_committed_report() -> None:
     assert readme.PICTURE.read_text(encoding="utf-8") == readme.picture(), "python docs/gen/readme.py draws it anew"
 
 
-def test_tables_of_keys_hold_every_key() -> None:
-    for owners, made in (((GridFile, Recipe), keys.grid_keys()), ((ProbeFile,), keys.probe_keys())):
-        for field in (field for owner in owners for field in dataclasses.fields(owner)):
-            assert re.search(rf"^\| `{field.name}` \| [^|]+ \| [^|]+ \|", made, re.MULTILINE), field.name
+@pytest.mark.parametrize("owner", [GridFile, Recipe, Decoding, DescribedBackbone, DescribedTiling, ProbeFile])
+def test_tables_of_keys_hold_every_key(owner: type) -> None:
+    made = keys.probe_keys() if owner is ProbeFile else keys.grid_keys()
+    for field in dataclasses.fields(owner):
+        assert re.search(rf"^\| `{field.name}` \| [^|]+ \| [^|]+ \|", made, re.MULTILINE), field.name
 
 
 def test_fragments_are_of_methods() -> None:

@@ -184,10 +184,3 @@ def test_the_list_shows_the_training_free_methods() -> None:
         assert f"\n{name}  ({METHODS[name].seam}, training-free, version 1)" in text
     assert "those that the projector makes of 6x6 patches" in text
     assert text.count("those of the projector") == len(refusions()) + len(prunings())
-
-
-@pytest.mark.parametrize("name", ["ldpv2", "resampler", "c_abstractor", "sva_connector", "deepstack", "sva"])
-def test_the_list_shows_the_method(name: str) -> None:
-    text = list_methods("micro")
-    assert f"\n{name}  ({METHODS[name].seam}, trained, version 1)" in text
-    assert METHODS[name].link in text

@@ -15,7 +15,6 @@ from vr_eval.catalog.backbones import BACKBONES
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.config.identity import cell_id, checkpoint_id, checkpoint_identity
-from vr_eval.config.schema import document_keys
 from vr_eval.probes.file import load_probes
 from vr_eval.runs.plan import plan_grid
 
@@ -258,12 +257,6 @@ def test_two_described_backbones_of_one_name_are_kept_apart(load: Load) -> None:
 def test_the_plan_says_what_stands_behind_the_name(load: Load) -> None:
     text = plan_grid(load(grid(), "cells=[{projector: mlp}]")).to_text()
     assert "backbone my_llava (me/my-llava@v2; the rest as llava_next_vicuna_7b)" in text
-
-
-def test_the_keys_are_documented() -> None:
-    documented = document_keys()
-    for key in ("tower_heads", "own_projector", "pinpoints", "from: llava_next_vicuna_7b"):
-        assert key in documented
 
 
 def test_probes_take_grids_of_a_described_backbone_and_no_two_different_ones(load: Load, tmp_path: Path) -> None:

@@ -78,12 +78,9 @@ def test_a_file_of_ones_own_redefines_a_task(tmp_path: Path, monkeypatch: pytest
         task_version("mmme")
 
 
-def test_the_listing_says_how_a_number_is_made() -> None:
+def test_every_task_is_listed() -> None:
     text = list_tasks()
     assert all(f"  {name}\n" in text for name in OFFICIAL)
-    assert "mme_perception_score of 2000 and mme_cognition_score of 800" in text
-    assert "at most 64 tokens (ours)" in text
-    assert text.count("a model behind an API") == 2
 
 
 def test_nothing_heavy_is_imported() -> None:

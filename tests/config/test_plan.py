@@ -146,8 +146,6 @@ def test_the_list_of_methods_shows_seam_defaults_tokens_and_sources() -> None:
     text = list_methods("micro")
     assert "mlp  (projector, trained, version 1)" in text
     assert "1/1: 144, 1/4: 36, 1/9: 16, 1/16: 9" in text
-    for word in ("arXiv 2407.02392", "https://arxiv.org/abs/2506.03928", "zero_init", "(default local; paper)"):
-        assert word in text
     assert "here [2, 3, 4]" in " ".join(text.split())
 
 
