@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
@@ -21,6 +23,7 @@ from vr_eval.config.decoding import Decoding
 from vr_eval.config.grid import load_grid
 from vr_eval.config.schema import GridFile
 from vr_eval.measure.flops import prefill_flops
+from vr_eval.methods import method_file
 from vr_eval.methods.registry import METHODS
 from vr_eval.models.build import cell_model
 from vr_eval.probes.options import ProbeFile
@@ -79,14 +82,18 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize("text", cases(blocks))
-def test_every_file_loads(text: str, tmp_path: Path) -> None:
+def test_every_file_loads(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = yaml.safe_load(text)
     for name in re.findall(r"[\w-]+\.jsonl?\b", text):  # data that a reader has
         (tmp_path / name).write_text("[]")
+    for name in re.findall(r"[\w-]+\.py\b", text):
+        shutil.copy(ROOT / "tests" / "outside" / "vr_outside.py", tmp_path / name)
     (tmp_path / "images").mkdir()
     path = tmp_path / "grid.yaml"
     path.write_text(text if "cells" in given or "grid" in given else yaml.safe_dump({**WHOLE, **given}))
-    assert load_grid(str(path)).cells
+    monkeypatch.setattr(method_file, "_LOADED", {})
+    with patch.dict(METHODS):  # the methods of a file that it names are no other test's
+        assert load_grid(str(path)).cells
 
 
 def test_readme_is_short_and_shows_the_committed_report() -> None:
