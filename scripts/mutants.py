@@ -32,6 +32,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = "methods/reference_projectors methods/reference_vision_remember"
+TILES = "methods/reference_walk models/hd models/tiles models/tiling models/internvl"
 OPTIONS = "config/combinations config/methods_registry config/bad_grids config/sizes config/plan"
 REMEMBER = f"{REFERENCE} methods/vision_remember methods/initialisation methods/reference_walk"
 STACKS = "methods/deepstack methods/golden_deepstack methods/reference_projectors models/encoding"
@@ -58,7 +59,8 @@ TESTS = {
     "models/seams.py": "methods/reference_walk methods/deepstack",
     "models/pruned.py": "methods/reference_pruning models/pruning methods/golden_fastv",
     "models/layout.py": "methods/reference_walk models/pruning models/tiles",
-    "models/tiles.py": "methods/reference_walk models/hd models/tiles models/internvl",
+    "models/tiles.py": TILES,
+    "models/tiling/": TILES,
     "models/encoding.py": "models/encoding models/downsample",
     "stats.py": "stats",
     "adapters/answering.py": "adapters/answering adapters/ending adapters/real_backbones",

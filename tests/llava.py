@@ -40,9 +40,10 @@ from transformers import (
 )
 from transformers import CLIPVisionConfig as ClipConfig
 
-from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.backbone import Source
 from vr_eval.catalog.backbones import BACKBONES
 from vr_eval.catalog.presets import PRESETS
+from vr_eval.catalog.tiling import AnyRes
 from vr_eval.micro.tokenizer import train_tokenizer
 from vr_eval.models.made_tokenizers import made_tokenizer, write_tokenizer
 
@@ -246,7 +247,7 @@ def tiny_preset(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Source:
         preset,
         checkpoint=source,
         **SIZES_OF_SPEC,
-        tiling=Tiling(tuple((y, x) for y, x in NEXT_POINTS)),
+        tiling=AnyRes(tuple((y, x) for y, x in NEXT_POINTS)),
     )
     monkeypatch.setitem(BACKBONES, preset.name, tiny)
     return source

@@ -67,7 +67,7 @@ def _image(spec: BackboneSpec) -> str:
     if spec.tiling is None:
         return square
     text = f"a base view and up to {spec.tiling.most_tiles(spec.image_px)} tiles of {square} each"
-    return text if spec.tiling.limit is None else f"{text}; tokens of the tiles limited to {spec.tiling.limit} tiles'"
+    return "; ".join(filter(None, (text, spec.tiling.note)))
 
 
 def list_tasks() -> str:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vr_eval.catalog.backbone import BackboneSpec, Tiling
+from vr_eval.catalog.backbone import BackboneSpec
 from vr_eval.catalog.backbones import BACKBONES
 from vr_eval.catalog.presets import PRESETS
 from vr_eval.catalog.stated import STATED, Stated
+from vr_eval.catalog.tiling import Tiling
 
 GRID, PATCH_PX = 12, 14
 IMAGE_PX = GRID * PATCH_PX

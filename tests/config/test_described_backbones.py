@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.backbone import Source
 from vr_eval.catalog.backbones import BACKBONES
+from vr_eval.catalog.tiling import AnyRes, InternVLTiles, Tiling, TokenPackerHD
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.config.identity import cell_id, checkpoint_id, checkpoint_identity
@@ -84,16 +85,16 @@ def test_every_key_is_taken(load: Load) -> None:
     assert (spec.grid, spec.image_px, spec.patch_px, spec.tower_depth, spec.tower_width) == (6, 24, 4, 4, 16)
     assert (spec.tower_heads, spec.select_layer, spec.decoder_depth, spec.decoder_width) == (2, 3, 5, 32)
     assert (spec.own_projector, spec.own_ratio, spec.loading.dtype) == ("pixel_shuffle", 4, "float16")
-    assert spec.tiling == Tiling(((24, 48), (48, 24)), 9, True)
+    assert spec.tiling == AnyRes(((24, 48), (48, 24)), 9, True)
 
 
 @pytest.mark.parametrize(
     ("tiling", "made"),
     [
         ("null", None),
-        ("{limit: 9}", Tiling(NEXT.tiling.pinpoints if NEXT.tiling else (), 9)),
-        ("{scheme: internvl}", Tiling.internvl(336)),
-        ("{scheme: tokenpacker_hd, pinpoints: [[336, 336]]}", Tiling(((336, 336),), scheme="tokenpacker_hd")),
+        ("{limit: 9}", AnyRes(NEXT.tiling.pinpoints if NEXT.tiling else (), 9)),
+        ("{scheme: internvl}", InternVLTiles.of(336)),
+        ("{scheme: tokenpacker_hd, pinpoints: [[336, 336]]}", TokenPackerHD(((336, 336),))),
     ],
 )
 def test_tiles_are_none_those_of_the_named_one_or_of_another_scheme(tiling: str, made: Tiling, load: Load) -> None:
@@ -157,6 +158,11 @@ TWO_PARTS = "name: own, from: llava_next_vicuna_7b, tower: me/t, decoder: me/d"
         (f"{OWN}, tiling: {{pinpoints: [[3, 4, 5]]}}", "allowed: a list of: a list of 2: a whole number"),
         (f"{OWN}, tiling: {{pinpoints: [[336, 335]]}}", "must be multiples of image_px 336, unlike [336, 335]"),
         ("name: own, from: llava_1_5_7b, tiling: {}", "anyres needs pinpoints"),
+        (f"{OWN}, tiling: {{scheme: internvll}}", "did you mean 'internvl'?"),
+        (
+            f"{OWN}, tiling: {{scheme: internvl, limit: 9}}",
+            "backbone.tiling.limit: only anyres has this, and the scheme is internvl (given: 9)",
+        ),
         (
             f"{OWN}, grid: 5, image_px: 70",
             "backbone.image_px: pinpoints must be multiples of image_px 70, unlike [336, 672]",

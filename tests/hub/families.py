@@ -11,7 +11,7 @@ from typing import Any
 from tests.hub import parts, tables
 from tests.hub import repositories as models
 from tests.hub.content import Repository
-from vr_eval.catalog.backbone import Tiling
+from vr_eval.catalog.tiling import TILINGS
 
 GRID = """\
 # Is what is claimed of real models so?
@@ -78,7 +78,7 @@ class Family:
 
 
 def _points(scheme: str) -> str:
-    tiling = getattr(Tiling, scheme)(parts.PX)
+    tiling = TILINGS[scheme].of(parts.PX)
     return f"{{scheme: {scheme}, pinpoints: {[list(point) for point in tiling.pinpoints]}}}"
 
 

@@ -12,18 +12,18 @@ from PIL import Image
 
 from tests.llava import PX, SIZES, SIZES_OF_SPEC, asked, image, original, ported, tokenizer
 from tests.models.test_tiles import sizes_of
-from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.backbone import Source
 from vr_eval.catalog.backbones import BACKBONES
 from vr_eval.catalog.presets.llava_hd_vicuna_7b import LLAVA_HD_VICUNA_7B
 from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.tiling import TokenPackerHD
 from vr_eval.config.cell import Cell
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import load_checkpoint, save_checkpoint
 from vr_eval.models.features import processed
-from vr_eval.models.grids import drawn_size, grid_of
-from vr_eval.models.hd import HDImageProcessor, cut, mark_ids
 from vr_eval.models.pretrained import load_pretrained
-from vr_eval.models.tiles import BASE_ONLY, NEWLINE, SEPARATOR, place
+from vr_eval.models.tiles import BASE_ONLY, NEWLINE, SEPARATOR
+from vr_eval.models.tiling.tokenpacker_hd import HDImageProcessor, TokenPackerHDScheme, drawn_size
 
 OFFICIAL = {
     (1, 2000): (1, 9),
@@ -39,9 +39,13 @@ OFFICIAL = {
 """Heights and widths of images, and the grid of up to 9 tiles of 336 pixels that the official code gives them."""
 
 
+def scheme(px: int, most: int = 9) -> TokenPackerHDScheme:
+    return TokenPackerHDScheme(TokenPackerHD.of(px, most), px)
+
+
 @pytest.mark.parametrize("most", [9, 16, 25])
 def test_the_grids_are_the_official_ones(most: int) -> None:
-    tiling = Tiling.tokenpacker_hd(336, most)
+    tiling = TokenPackerHD.of(336, most)
     # As many as the official lists hold, which name two of the 25 tiles' grids twice.
     assert len(tiling.pinpoints) == {9: 23, 16: 36, 25: 55}[most]
     assert (tiling.fewest_tiles(336), tiling.most_tiles(336)) == (1, most)
@@ -49,30 +53,29 @@ def test_the_grids_are_the_official_ones(most: int) -> None:
 
 
 def test_an_image_gets_the_grid_of_the_official_code() -> None:
-    tiling = Tiling.tokenpacker_hd(336)
-    assert {size: grid_of(tiling, size, 336) for size in OFFICIAL} == OFFICIAL
-    sixteen = Tiling.tokenpacker_hd(336, 16)
-    assert [grid_of(sixteen, size, 336) for size in ((1344, 1344), (900, 1600))] == [(4, 4), (3, 5)]
+    nine, sixteen = scheme(336), scheme(336, 16)
+    assert {size: nine.grid(size) for size in OFFICIAL} == OFFICIAL
+    assert [sixteen.grid(size) for size in ((1344, 1344), (900, 1600))] == [(4, 4), (3, 5)]
 
 
 def test_places_of_tiles_with_separators_newlines_and_the_base_view_last() -> None:
-    tiling = Tiling.tokenpacker_hd(8, 4)
+    tiles = scheme(8, 4)
     base = [16, 17, 18, 19, NEWLINE]
     upper, lower = [0, 1, 2, 3, SEPARATOR, 4, 5, 6, 7, NEWLINE], [8, 9, 10, 11, SEPARATOR, 12, 13, 14, 15, NEWLINE]
-    placement = place(tiling, (40, 40), 8, 2)
+    placement = tiles.place((40, 40), 2)
     assert (placement.tiles, placement.places.tolist()) == (5, [*upper, *lower, *base])
     alone = [0, 1, 2, 3, NEWLINE]
-    assert place(tiling, (8, 8), 8, 2).places.tolist() == place(tiling, BASE_ONLY, 8, 2).places.tolist() == alone
+    assert tiles.place((8, 8), 2).places.tolist() == tiles.place(BASE_ONLY, 2).places.tolist() == alone
 
 
 def test_an_image_is_drawn_in_the_corner_and_its_base_view_shows_the_whole_canvas() -> None:
-    tiling = Tiling.tokenpacker_hd(PX)
+    nine = scheme(PX)
     pixels = 1.0 + torch.rand(1, 3, 30, 2 * PX, generator=torch.Generator().manual_seed(0))
-    rows, columns = grid_of(tiling, (30, 2 * PX), PX)
+    rows, columns = nine.grid((30, 2 * PX))
     assert (rows, columns) == (2, 3)
     height, width = drawn_size((30, 2 * PX), (rows * PX, columns * PX))
     assert (height, width) == (45, 72)
-    *tiles, base = cut(pixels, tiling, PX)
+    *tiles, base = nine.cut(pixels)
     canvas = torch.cat([torch.cat(tiles[3 * row : 3 * row + 3], dim=-1) for row in range(2)], dim=-2)
     assert canvas.shape == (3, 48, 72)
     expected = torch.nn.functional.interpolate(pixels, (45, 72), mode="bilinear")[0]
@@ -81,7 +84,7 @@ def test_an_image_is_drawn_in_the_corner_and_its_base_view_shows_the_whole_canva
     whole = torch.nn.functional.interpolate(canvas[None], (15, 24), mode="bilinear")[0]
     assert torch.equal(base[:, :15], whole)
     assert not base[:, 15:].any()
-    assert [tile.shape for tile in cut(pixels[..., :1, :], tiling, PX)][-1] == (3, PX, PX)
+    assert [tile.shape for tile in nine.cut(pixels[..., :1, :])][-1] == (3, PX, PX)
 
 
 def test_one_view_where_it_is_asked_for() -> None:
@@ -101,9 +104,9 @@ def test_marks_are_the_vocabularys_entries_or_what_stands_for_them() -> None:
             return [9, {"\n": 13, ",": 8}[text]]
 
     words: Any = Words()
-    assert mark_ids(words) == [0, 7]
+    assert scheme(PX).mark_ids(words) == [0, 7]
     words.unknown = None
-    assert mark_ids(words) == [13, 7]
+    assert scheme(PX).mark_ids(words) == [13, 7]
 
 
 @pytest.fixture
@@ -120,7 +123,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         tower=Source(str(tmp_path / "clip")),
         decoder=Source(str(tmp_path / "decoder")),
         **SIZES_OF_SPEC,
-        tiling=Tiling.tokenpacker_hd(PX),
+        tiling=TokenPackerHD.of(PX),
     )
     monkeypatch.setitem(BACKBONES, spec.name, spec)
 
@@ -138,7 +141,7 @@ def test_a_cell_counts_as_its_processor_for_500_sizes_and_loads_again(tiny: None
         inputs = processor(images=images, text=[asked(1)] * len(part))
         found = [row.count(processor.image_token_id) for row in inputs["input_ids"]]
         assert found == counted[start : start + 100]
-        assert len(inputs["pixel_values"]) == sum(place(model.config.tiles, size, PX, 3).tiles for size in part)
+        assert len(inputs["pixel_values"]) == sum(model.scheme.place(size, 3).tiles for size in part)
     save_checkpoint(model.eval(), processor, tmp_path / "cell", {"checkpoint_id": "a"}, torch.float32)
     again, reader = load_checkpoint(tmp_path / "cell", "a")
     shown = {"images": [image(size) for size in SIZES], "text": [asked(1)] * len(SIZES)}

@@ -15,9 +15,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from tests.internvl import MOST, PX, asked, internvl
 from tests.llava import SIZES, SIZES_OF_SPEC, image
 from tests.models.test_tiles import sizes_of
-from vr_eval.catalog.backbone import Loading, Source, Tiling
+from vr_eval.catalog.backbone import Loading, Source
 from vr_eval.catalog.backbones import BACKBONES
 from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.tiling import InternVLTiles
 from vr_eval.config.cell import Cell
 from vr_eval.errors import InputError
 from vr_eval.models.build import build_lvlm, set_training_free
@@ -106,7 +107,7 @@ def tiny(source: Source, monkeypatch: pytest.MonkeyPatch) -> Source:
         BACKBONES[NAME],
         checkpoint=source,
         **SIZES_OF_SPEC | {"select_layer": 4},
-        tiling=Tiling.internvl(PX, MOST),
+        tiling=InternVLTiles.of(PX, MOST),
     )
     monkeypatch.setitem(BACKBONES, NAME, spec)
     return source

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from vr_eval.catalog.backbone import BackboneSpec, Source, Tiling
+from vr_eval.catalog.backbone import BackboneSpec, Source
 from vr_eval.catalog.backbones import BACKBONES, weights_hash
 from vr_eval.catalog.presets import PRESETS
+from vr_eval.catalog.tiling import InternVLTiles
 from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.errors import InputError
@@ -97,7 +98,7 @@ def test_resolutions_are_those_of_transformers_processor() -> None:
     from transformers.models.got_ocr2.image_processing_got_ocr2 import get_all_supported_aspect_ratios
 
     for most, least in ((12, 1), (6, 3)):
-        ours = Tiling.internvl(448, most, least).pinpoints
+        ours = InternVLTiles.of(448, most, least).pinpoints
         theirs = [(448 * rows, 448 * columns) for columns, rows in get_all_supported_aspect_ratios(least, most)]
         assert sorted(ours) == sorted(theirs)
 

@@ -81,7 +81,7 @@ def parts_of(spec: BackboneSpec) -> tuple[PreTrainedConfig, PreTrainedConfig]:
 def test_what_is_stated_has_the_sizes_that_the_preset_plans_with(spec: BackboneSpec) -> None:
     assert is_stated(spec)
     tower, decoder = parts_of(spec)
-    tiling = dataclasses.asdict(spec.tiling) if spec.tiling else None
+    tiling = spec.tiling.row if spec.tiling else None
     own = {"projector": spec.own_projector, "ratio": spec.own_ratio}
     config = LVLMConfig(tower, decoder, select_layer=spec.select_layer, tiling=tiling, **own)
     check_sizes(spec, config, spec.sources[-1])

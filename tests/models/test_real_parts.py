@@ -24,11 +24,12 @@ from transformers import (
 from tests.llava import NEXT_POINTS, PX, SIZES_OF_SPEC, SQUARE, image, ported, vision
 from vr_eval.adapters.answering import Answerer, prepare
 from vr_eval.adapters.questions import Question
-from vr_eval.catalog.backbone import BackboneSpec, Source, Tiling
+from vr_eval.catalog.backbone import BackboneSpec, Source
 from vr_eval.catalog.backbones import BACKBONES
 from vr_eval.catalog.chat_templates import TEMPLATES
 from vr_eval.catalog.presets import PRESETS
 from vr_eval.catalog.recipe import Recipe, StageData
+from vr_eval.catalog.tiling import AnyRes, TokenPackerHD
 from vr_eval.config.cell import Cell
 from vr_eval.errors import InputError
 from vr_eval.models.build import build_lvlm
@@ -85,13 +86,13 @@ def registered(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Back
     """A preset of these parts; where none has them, one whose template has to be told from the tokenizer."""
     name = PRESET.get(kind, "llava_next_qwen2_0_5b")
     preset = next(spec for spec in PRESETS if spec.name == name)
-    tiling = Tiling(tuple((y, x) for y, x in NEXT_POINTS))
+    tiling = AnyRes(tuple((y, x) for y, x in NEXT_POINTS))
     made = dataclasses.replace(
         preset,
         tower=tower(folder / "clip"),
         decoder=decoder(kind, folder / kind),
         **SIZES_OF_SPEC,
-        tiling=Tiling.tokenpacker_hd(PX) if kind == "vicuna" else tiling,
+        tiling=TokenPackerHD.of(PX) if kind == "vicuna" else tiling,
         template=preset.template if kind in PRESET else None,
     )
     monkeypatch.setitem(BACKBONES, name, made)

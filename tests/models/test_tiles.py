@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import random
 from pathlib import Path
@@ -17,17 +16,18 @@ from transformers import LlavaNextImageProcessor, LlavaOnevisionImageProcessor
 from tests import internvl
 from tests.llava import NEXT_POINTS, ONEVISION_POINTS, SIZES, asked, image, ported
 from tests.tiny import IMAGE, PAD, SIDE, batch, tiny_lvlm
-from vr_eval.catalog.backbone import Tiling
-from vr_eval.models.hd import HDImageProcessor
+from vr_eval.catalog.tiling import AnyRes, TokenPackerHD
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.pretrained import load_pretrained
 from vr_eval.models.processor import fitted
-from vr_eval.models.tiles import NEWLINE, place, shown_sizes
+from vr_eval.models.tiles import NEWLINE
+from vr_eval.models.tiling.anyres import AnyResScheme
+from vr_eval.models.tiling.tokenpacker_hd import HDImageProcessor
 
 NEXT = {"pinpoints": [[y * 2, x * 2] for y, x in NEXT_POINTS], "limit": None, "lone": False}
 ONEVISION = {"pinpoints": [[y * 2, x * 2] for y, x in ONEVISION_POINTS], "limit": 2, "lone": True}
 """For the tower of tests/tiny.py; a limit of 2 tiles' tokens is soon reached."""
-HD = dataclasses.asdict(Tiling.tokenpacker_hd(SIDE))
+HD = TokenPackerHD.of(SIDE).row
 CASES: list[tuple[dict[str, Any], str, int, str, str, dict[str, Any]]] = [
     (NEXT, "mlp", 1, "none", "none", {}),
     (NEXT, "avg_pool", 4, "vision_remember", "none", {}),
@@ -55,9 +55,9 @@ def processed(model: LVLM, sizes: list[tuple[int, int]]) -> dict[str, torch.Tens
     """Random images as their processor gives them, filled up to one number of tiles."""
     square = {"height": SIDE, "width": SIDE}
     points = model.config.tiling["pinpoints"]
-    if model.config.tiles.scheme == "tokenpacker_hd":
+    if isinstance(model.config.tiles, TokenPackerHD):
         made = HDImageProcessor(size=square)([image(size, seed=i) for i, size in enumerate(sizes)], return_tensors="pt")
-        counts = [place(model.config.tiles, size, SIDE, 1).tiles for size in sizes]
+        counts = [model.scheme.place(size, 1).tiles for size in sizes]
         made["pixel_values"] = pad_sequence(made["pixel_values"].split(counts), batch_first=True)
         return dict(made)
     if model.config.tiling["limit"] is None:
@@ -132,7 +132,7 @@ def test_features_handed_in_equal_pixels(model: LVLM) -> None:
 
     rows, sizes = samples(model)
     images = processed(model, sizes[1])
-    placements = [place(model.config.tiles, size, SIDE, model.grid // model.config.shapes.stride) for size in sizes[1]]
+    placements = [model.scheme.place(size, model.tokens_per_side) for size in sizes[1]]
     maps = model.encode_images(flat_tiles(images["pixel_values"], placements))
     ids = torch.tensor([rows[1]])
     expected = model(ids, **images).logits
@@ -166,7 +166,7 @@ def test_a_token_looks_at_the_cells_of_its_own_tile_under_it(tiling: dict[str, A
     size = (130, 140)
     images = processed(model, [size])
     row = [10, *[IMAGE] * model.image_tokens([size])[0], 20]
-    placement = place(model.config.tiles, size, SIDE, 6)
+    placement = model.scheme.place(size, 6)
     maps = model.encode_images(images["pixel_values"][0][: placement.tiles])
     assert placement.tiles > 4
     for tile, y, x in ((0, 0, 0), (1, 11, 11), (2, 11, 0), (4, 6, 7)):
@@ -203,25 +203,26 @@ def states_after_first_layer(model: LVLM, row: list[int], maps: torch.Tensor, im
 
 def test_places_of_a_wide_image() -> None:
     """Two tiles side by side of 2 x 2 tokens; a quarter of the height is padding, above and below."""
-    tiling = Tiling(((8, 16),))
-    assert place(tiling, (8, 16), 8, 2).places.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, NEWLINE, 6, 7, 10, 11, NEWLINE]
-    stacked = Tiling(((16, 8),))
-    assert place(stacked, (16, 4), 8, 4).places.tolist()[16:24] == [17, 18, NEWLINE, 21, 22, NEWLINE, 25, 26]
+    wide = AnyResScheme(AnyRes(((8, 16),)), 8)
+    assert wide.place((8, 16), 2).places.tolist() == [0, 1, 2, 3, 4, 5, 8, 9, NEWLINE, 6, 7, 10, 11, NEWLINE]
+    stacked = AnyResScheme(AnyRes(((16, 8),)), 8)
+    assert stacked.place((16, 4), 4).places.tolist()[16:24] == [17, 18, NEWLINE, 21, 22, NEWLINE, 25, 26]
 
 
 def test_an_image_that_is_shown_as_its_base_view_alone_has_no_other_tile() -> None:
-    tiling = Tiling(tuple((y, x) for y, x in ONEVISION["pinpoints"]), 2, True)
-    assert shown_sizes(tiling, [(40, 50)]) == [(40, 50)]
-    assert shown_sizes(tiling, [(40, 50), (60, 70)]) == [(0, 0), (0, 0)]
-    assert shown_sizes(dataclasses.replace(tiling, lone=False), [(40, 50), (60, 70)]) == [(40, 50), (60, 70)]
-    assert shown_sizes(None, [(40, 50), (60, 70)]) == [(40, 50), (60, 70)]
-    shown = place(tiling, (0, 0), SIDE, 2)
+    points = tuple((y, x) for y, x in ONEVISION["pinpoints"])
+    lone = AnyResScheme(AnyRes(points, 2, lone=True), SIDE)
+    assert lone.shown_sizes([(40, 50)]) == [(40, 50)]
+    assert lone.shown_sizes([(40, 50), (60, 70)]) == [(0, 0), (0, 0)]
+    assert AnyResScheme(AnyRes(points, 2), SIDE).shown_sizes([(40, 50), (60, 70)]) == [(40, 50), (60, 70)]
+    assert tiny_lvlm().shown_sizes([(40, 50), (60, 70)]) == [(40, 50), (60, 70)]
+    shown = lone.place((0, 0), 2)
     assert shown.tiles == 1
     assert shown.places.tolist() == [0, 1, 2, 3, NEWLINE]
 
 
 def test_resized_tokens_stand_above_different_cells() -> None:
-    placement = place(Tiling(tuple(map(tuple, ONEVISION_POINTS)), limit=9), (1000, 900), 24, 6)
+    placement = AnyResScheme(AnyRes(tuple(map(tuple, ONEVISION_POINTS)), limit=9), 24).place((1000, 900), 6)
     vision = placement.places[36:][placement.places[36:] != NEWLINE]
     assert placement.before is not None
     assert len(vision) == placement.after[0] * placement.after[1] <= 9 * 36

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +13,10 @@ from torch import Tensor
 from transformers import GotOcr2ImageProcessor, LlavaNextImageProcessor, LlavaOnevisionImageProcessor
 
 from tests.tiny import IMAGE, SIDE, pixels, tiny_lvlm
-from vr_eval.catalog.backbone import Tiling
-from vr_eval.models.hd import HDImageProcessor
+from vr_eval.catalog.tiling import InternVLTiles, TokenPackerHD
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.tiles import BASE_ONLY
+from vr_eval.models.tiling.tokenpacker_hd import HDImageProcessor
 from vr_eval.probes.extract import Subject
 from vr_eval.probes.taps import POOLS, Pooled, encode, levels_read, run_tapped, taps_of
 
@@ -26,8 +25,8 @@ POINTS = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
 TILINGS: dict[str, dict[str, Any]] = {
     "llava_next": {"pinpoints": POINTS, "limit": None, "lone": False},
     "onevision": {"pinpoints": POINTS, "limit": 2, "lone": True},
-    "tokenpacker_hd": dataclasses.asdict(Tiling.tokenpacker_hd(SIDE)),
-    "internvl": dataclasses.asdict(Tiling.internvl(SIDE)),
+    "tokenpacker_hd": TokenPackerHD.of(SIDE).row,
+    "internvl": InternVLTiles.of(SIDE).row,
 }
 
 

@@ -28,7 +28,6 @@ from vr_eval.errors import InputError, VrEvalError
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import load_checkpoint, read_manifest
 from vr_eval.models.lvlm import IGNORE
-from vr_eval.models.tiles import place
 from vr_eval.training.conversation import encode
 from vr_eval.training.data import padded
 from vr_eval.training.dialogues import Shown, collate_dialogues, dialogues
@@ -171,7 +170,7 @@ def test_samples_of_a_tiled_backbone_go_through_the_model_as_they_are(
         assert shown == sum(model.image_tokens(sample["sizes"]))
         assert len(sample["sizes"]) == (1, 2, 0)[number % 3]
         side = model.grid // model.config.shapes.stride
-        tiles = [place(model.config.tiles, size, 24, side).tiles for size in sample["sizes"]]
+        tiles = [model.scheme.place(size, side).tiles for size in sample["sizes"]]
         assert [len(tile) for tile in sample["tiles"]] == tiles
     together = partial(
         collate_dialogues, pad_token_id=0, image_token_id=model.config.image_token_id, shown=Shown.of(model)

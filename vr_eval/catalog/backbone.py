@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.tiling import Tiling
 
 
 @dataclass(frozen=True)
@@ -50,68 +51,6 @@ class Loading:
     def placed(self) -> bool:
         """Whether loading puts the model on its devices, so that nothing else may move it."""
         return self.device_map is not None or self.bits is not None
-
-
-SCHEMES = ("anyres", "internvl", "tokenpacker_hd")
-"""Ways to cut an image into tiles."""
-_LONGEST_LINE = 9
-"""TokenPacker-HD cuts an image into a single row or column of so many tiles at most (official code)."""
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Images of any shape as a base view and tiles of the tower's size.
-
-    Schemes: ``anyres`` (LLaVA-NeXT) fits an image, with its aspect, into the best of some resolutions; the tokens of
-    the padding are dropped, and a learned token ends every row. ``internvl`` (InternVL 1.5's dynamic resolution)
-    stretches it to the resolution of the closest aspect; nothing stands between the tiles, and the base view is the
-    last. ``tokenpacker_hd`` fits it, with its aspect, into the resolution that it fills best; the decoder's own tokens
-    for a comma and a line break separate tiles and end rows, and the base view is the last.
-
-    Attributes:
-        pinpoints: The resolutions, ``(height, width)`` in pixels; both are multiples of the tower's size.
-        limit: Tokens of the tiles, in tiles' worth, above which they are resized by bilinear interpolation
-            (LLaVA-OneVision's anyres_max_9); ``None`` for no limit.
-        lone: Only an image that is alone in its sample is tiled; one of several is shown as its base view, with one
-            newline token after it (LLaVA-OneVision).
-        scheme: One of ``SCHEMES``.
-    """
-
-    pinpoints: tuple[tuple[int, int], ...]
-    limit: int | None = None
-    lone: bool = False
-    scheme: str = "anyres"
-
-    @classmethod
-    def internvl(cls, image_px: int, most: int = 12, least: int = 1) -> Tiling:
-        """InternVL's: every grid of `least` to `most` tiles of ``image_px`` pixels a side (12: its default)."""
-        grids = [(rows, columns) for rows in range(1, most + 1) for columns in range(1, most // rows + 1)]
-        fitting = [grid for grid in grids if grid[0] * grid[1] >= least]
-        return cls(_pinpoints(fitting, image_px), scheme="internvl")
-
-    @classmethod
-    def tokenpacker_hd(cls, image_px: int, most: int = 9) -> Tiling:
-        """TokenPacker-HD's: every grid of up to `most` tiles, single lines of up to 9 (official: 9, 16 or 25)."""
-        grids = [(rows, columns) for rows in range(1, most + 1) for columns in range(1, most // rows + 1)]
-        fitting = [grid for grid in grids if min(grid) > 1 or max(grid) <= _LONGEST_LINE]
-        return cls(_pinpoints(fitting, image_px), scheme="tokenpacker_hd")
-
-    def most_tiles(self, image_px: int) -> int:
-        """Tiles of the largest resolution for a tower of ``image_px`` pixels a side, the base view not counted."""
-        return max(self._tiles(image_px))
-
-    def fewest_tiles(self, image_px: int) -> int:
-        """Tiles of the smallest resolution, the base view not counted."""
-        return min(self._tiles(image_px))
-
-    def _tiles(self, image_px: int) -> list[int]:
-        return [(height // image_px) * (width // image_px) for height, width in self.pinpoints]
-
-
-def _pinpoints(grids: list[tuple[int, int]], image_px: int) -> tuple[tuple[int, int], ...]:
-    """Resolutions of grids ``(rows, columns)``, those of fewer tiles first."""
-    ordered = sorted(grids, key=lambda grid: grid[0] * grid[1])
-    return tuple((rows * image_px, columns * image_px) for rows, columns in ordered)
 
 
 @dataclass(frozen=True)

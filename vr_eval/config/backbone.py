@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.backbone import Source
 from vr_eval.catalog.backbones import BACKBONES, BackboneSpec
-from vr_eval.config.backbone_keys import MODEL, DescribedBackbone, DescribedTiling
+from vr_eval.catalog.tiling import TILINGS, AnyRes, Tiling
+from vr_eval.config.backbone_keys import MODEL, DescribedBackbone
 from vr_eval.config.document import NO_PATH, Node, Problems, beside
 from vr_eval.config.keys import read_keys
 from vr_eval.config.schema import NAME_ALLOWED, NAME_PATTERN
@@ -48,10 +49,7 @@ def described_row(spec: BackboneSpec) -> dict[str, Any]:
             row[key] = source.name if Path(source.name).is_absolute() else str(source)
     fields = [field.name for field in dataclasses.fields(DescribedBackbone)]
     row |= {key: getattr(spec, key) for key in fields if key not in ("name", "dtype", *_SOURCES)}
-    row["tiling"] = None
-    if spec.tiling is not None:
-        row["tiling"] = dataclasses.asdict(spec.tiling) | {"pinpoints": [list(size) for size in spec.tiling.pinpoints]}
-    return row | {"dtype": spec.loading.dtype}
+    return row | {"tiling": spec.tiling.row if spec.tiling is not None else None, "dtype": spec.loading.dtype}
 
 
 def described_identity(spec: BackboneSpec) -> dict[str, Any]:
@@ -163,15 +161,36 @@ def _source(node: Node, key: str, problems: Problems) -> Source | None:
 def _tiling(node: Node, preset: Tiling | None, image_px: int, problems: Problems) -> Tiling | None:
     if node.value is None:
         return None
-    given = read_keys(DescribedTiling, node, "backbone.tiling", problems)
-    scheme = given.get("scheme", preset.scheme if preset is not None else "anyres")
-    if preset is not None and preset.scheme == scheme:
-        base = preset
-    elif scheme == "anyres":
-        base = Tiling(())
-    else:
-        base = getattr(Tiling, scheme)(image_px)
+    kind = _scheme(node, preset, problems)
+    foreign = {
+        field.name: (owner, field.default)
+        for owner in TILINGS.values()
+        for field in dataclasses.fields(owner)
+        if field.name not in {own.name for own in dataclasses.fields(kind)}
+    }
+    given = read_keys(kind, node, "backbone.tiling", problems, ("scheme", *foreign))
+    for name, (owner, default) in foreign.items():
+        item = node.entries.get(name)
+        if item is not None and item.plain != default:  # a grid file that was written in full has all keys
+            message = f"only {owner.scheme} has this, and the scheme is {kind.scheme}"
+            problems.add(item, f"backbone.tiling.{name}", message, given=item.plain)
+    base = preset if isinstance(preset, kind) else kind.of(image_px)
     return dataclasses.replace(base, **given)
+
+
+def _scheme(node: Node, preset: Tiling | None, problems: Problems) -> type[Tiling]:
+    """The kind of tiling that the key ``scheme`` names, by default that of the preset."""
+    default = AnyRes if preset is None else type(preset)
+    item = node.entries.get("scheme")
+    if item is None:
+        return default
+    if isinstance(item.value, str) and item.value in TILINGS:
+        return TILINGS[item.value]
+    close = nearest(item.value, TILINGS) if isinstance(item.value, str) else None
+    allowed = ", ".join(TILINGS)
+    message = "this value does not fit"
+    problems.add(item, "backbone.tiling.scheme", message, given=item.plain, allowed=allowed, nearest=close)
+    return default
 
 
 def _check_sizes(spec: BackboneSpec, node: Node, problems: Problems) -> None:
@@ -197,7 +216,7 @@ def _check_sizes(spec: BackboneSpec, node: Node, problems: Problems) -> None:
     if spec.tiling is None:
         return
     if not spec.tiling.pinpoints:
-        refuse("anyres needs pinpoints: the resolutions that images are fitted into", "tiling")
+        refuse(f"{spec.tiling.scheme} needs pinpoints: the resolutions that images are fitted into", "tiling")
     odd = [size for size in spec.tiling.pinpoints if any(side % spec.image_px for side in size)]
     if odd:
         height, width = odd[0]

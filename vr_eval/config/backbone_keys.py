@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vr_eval.catalog.backbone import DTYPES, SCHEMES
+from vr_eval.catalog.backbone import DTYPES
 from vr_eval.catalog.chat_templates import TEMPLATES
 from vr_eval.catalog.fields import FieldInfo, described
+from vr_eval.catalog.tiling import TILINGS, AnyRes
 from vr_eval.methods.registry import of_seam
 
 FROM = FieldInfo("the backbone that everything left out is taken from", example="from: llava_next_vicuna_7b")
@@ -60,28 +61,11 @@ class DescribedBackbone:
     dtype: str = described("", "in which weights are loaded to be evaluated", choices=DTYPES, default_note=_PRESET)
 
 
-@dataclass(frozen=True)
-class DescribedTiling:
-    """The keys of ``backbone.tiling``."""
-
-    scheme: str = described("anyres", "how images are cut into tiles", choices=SCHEMES)
-    pinpoints: tuple[tuple[int, int], ...] = described(
-        (),
-        "resolutions, each [height, width] in pixels, multiples of image_px",
-        minimum=1,
-        maximum=1_000_000,
-        example="pinpoints: [[336, 672], [672, 336], [672, 672]]",
-        default_note="those of `from`, else the scheme's own; anyres has none",
-    )
-    limit: int | None = described(
-        None, "tiles' worth of tokens above which they are resized", minimum=1, maximum=10_000, default_note="no limit"
-    )
-    lone: bool = described(False, "whether only an image that is alone in its sample is tiled")
-
-
 TILING = FieldInfo(
     "how images are cut into tiles: null for one square, or the keys below; beside the scheme of `from`, those that "
     "are left out are its own",
     example="tiling: {scheme: anyres, pinpoints: [[336, 672], [672, 336]]}",
     default_note=_PRESET,
 )
+SCHEME = FieldInfo(f"how images are cut into tiles: {', '.join(TILINGS)}", default_note=AnyRes.scheme)
+"""The key ``scheme`` of ``backbone.tiling``; its other keys are the fields of the scheme's description."""

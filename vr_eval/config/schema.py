@@ -11,7 +11,8 @@ from typing import Any
 from vr_eval.catalog.fields import FieldInfo, allowed_of, described, info_of
 from vr_eval.catalog.frozen import FrozenDict
 from vr_eval.catalog.recipe import Recipe
-from vr_eval.config.backbone_keys import FROM, TILING, DescribedBackbone, DescribedTiling
+from vr_eval.catalog.tiling import TILINGS, Tiling
+from vr_eval.config.backbone_keys import FROM, SCHEME, TILING, DescribedBackbone
 from vr_eval.config.decoding import Decoding
 from vr_eval.config.document import Node
 from vr_eval.methods.spec import MethodFile
@@ -175,13 +176,19 @@ def document_keys(width: int = 100) -> str:
     lines += _fields(DescribedBackbone, width)
     lines += _entry("tiling", TILING, TILING.default_note, "", width)
     lines += ["", "Keys of backbone.tiling:", ""]
-    lines += _fields(DescribedTiling, width)
+    lines += _entry("scheme", SCHEME, SCHEME.default_note, "", width)
+    lines += _fields(Tiling, width)
+    for kind in TILINGS.values():
+        lines += _fields(kind, width, inherited=Tiling)
     return "\n".join(lines)
 
 
-def _fields(owner: type, width: int) -> Iterator[str]:
+def _fields(owner: type, width: int, inherited: type | None = None) -> Iterator[str]:
+    """The fields of a dataclass, without those `inherited` from another."""
+    known = {field.name for field in dataclasses.fields(inherited)} if inherited else set()
     for field in dataclasses.fields(owner):
-        yield from _entry(field.name, info_of(field), _default(field), allowed_of(owner, field.name), width)
+        if field.name not in known:
+            yield from _entry(field.name, info_of(field), _default(field), allowed_of(owner, field.name), width)
 
 
 def _entry(name: str, info: FieldInfo, default: str, allowed: str, width: int) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.tiles import Size, place
+from vr_eval.models.tiles import Size
 
 PROMPT_TOKENS = 32
 """Text tokens of the prompt (ours)."""
@@ -34,11 +34,11 @@ def example(
     text += (text >= config.image_token_id).long()  # any token but the image's
     side = config.image_px
     size = size or (TILED_SIDES * side, TILED_SIDES * side)
-    tiles = 1 if config.tiles is None else place(config.tiles, size, side, model.grid // config.shapes.stride).tiles
+    tiles = 1 if model.scheme is None else model.scheme.place(size, model.tokens_per_side).tiles
     image = torch.full((batch, *model.image_tokens([size])), config.image_token_id)
     pixels = torch.randn(batch * tiles, 3, side, side, generator=generator)
     ids = torch.cat([image, text], dim=1).to(model.device)
-    sizes = {} if config.tiles is None else {"image_sizes": torch.tensor([size] * batch)}
+    sizes = {} if model.scheme is None else {"image_sizes": torch.tensor([size] * batch)}
     return sizes | {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),

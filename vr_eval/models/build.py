@@ -27,9 +27,9 @@ from vr_eval.errors import InputError, Problem
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.generation import only_tokens
-from vr_eval.models.hd import HDProcessor, mark_ids
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor, fitted, lvlm_processor
+from vr_eval.models.tiling import scheme_of
 
 if TYPE_CHECKING:
     from vr_eval.models.random_weights import Drawing
@@ -69,7 +69,7 @@ def lvlm_config(
         image_token_id=image_token_id,
         backbone=cell.backbone,
         checkpoint_id=checkpoint_id(cell),
-        tiling=dataclasses.asdict(cell.spec.tiling) if cell.spec.tiling else None,
+        tiling=cell.spec.tiling.row if cell.spec.tiling else None,
         **own,
     )
 
@@ -182,8 +182,8 @@ def _on_parts(
         tower, decoder = base.vision_tower, base.language_model
     else:
         tower, decoder, processor = load_parts(spec, loading, drawing)
-    own = {"mark_token_ids": mark_ids(processor.tokenizer)} if isinstance(processor, HDProcessor) else {}
-    config = lvlm_config(cell, tower, decoder, processor.image_token_id, **own)
+    marks = scheme_of(spec.tiling, spec.image_px).mark_ids(processor.tokenizer) if spec.tiling else None
+    config = lvlm_config(cell, tower, decoder, processor.image_token_id, mark_token_ids=marks)
     check_sizes(spec, config if base is None else base.config, spec.sources[-1])
     set_seed(cell.seed)
     model = LVLM(config, tower, decoder)

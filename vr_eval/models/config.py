@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from vr_eval.catalog.backbone import Tiling
+from vr_eval.catalog.tiling import Tiling, read_tiling
 from vr_eval.methods.base import Shapes
 
 
@@ -38,7 +38,7 @@ class LVLMConfig(PreTrainedConfig):
         **kwargs: Any,
     ) -> None:
         """Options maps a method's name to its options; `select_layer` counts hidden states, negative from the end;
-        `tiling` holds the fields of a `Tiling`; `mark_token_ids` are the decoder's tokens that end a row of tiles and
+        `tiling` is the row of a `Tiling`; `mark_token_ids` are the decoder's tokens that end a row of tiles and
         separate them, where a scheme uses such."""
         self.vision_config = _sub_config(vision_config, "clip_vision_model")
         self.text_config = _sub_config(text_config, "qwen2")
@@ -70,10 +70,7 @@ class LVLMConfig(PreTrainedConfig):
     @property
     def tiles(self) -> Tiling | None:
         """How images are cut into tiles; None if every image is one square."""
-        if self.tiling is None:
-            return None
-        pinpoints = tuple((int(height), int(width)) for height, width in self.tiling["pinpoints"])
-        return Tiling(**{**self.tiling, "pinpoints": pinpoints})
+        return None if self.tiling is None else read_tiling(self.tiling)
 
     @property
     def image_px(self) -> int:

@@ -105,7 +105,7 @@ class ImageEncoder:
         if not features:
             return {}
         given = {"vision_features": torch.cat(features).to(self.model.device)}
-        return given if self.model.config.tiles is None else {**given, "image_sizes": torch.tensor(shown)}
+        return given if self.model.scheme is None else {**given, "image_sizes": torch.tensor(shown)}
 
     def _features(self, image: Image, size: Size) -> Tensor:
         """``(tiles, G*G, len(feature_levels), D)`` on the CPU."""

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, InternVLProcessor
 
-from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.backbone import Source
+from vr_eval.catalog.tiling import InternVLTiles
 from vr_eval.methods.pixel_shuffle.module import PixelShuffle
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.hub import explained, refuse_others
@@ -49,11 +50,11 @@ def internvl_config(content: Mapping[str, Any], source: Source) -> LVLMConfig:
     )
 
 
-def internvl_tiling(processor: InternVLProcessor) -> Tiling:
+def internvl_tiling(processor: InternVLProcessor) -> InternVLTiles:
     """How `processor` cuts images into tiles; from here on it does so wherever it is called from."""
     images = processor.image_processor
     images.crop_to_patches = True
-    return Tiling.internvl(images.size["height"], images.max_patches, images.min_patches)
+    return InternVLTiles.of(images.size["height"], images.max_patches, images.min_patches)
 
 
 @torch.no_grad()

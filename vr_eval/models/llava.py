@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import AutoConfig, CLIPVisionConfig, PreTrainedConfig, SiglipVisionConfig
 
-from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.backbone import Source
+from vr_eval.catalog.tiling import AnyRes
 from vr_eval.errors import InputError, Problem
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.hub import explained, pinned, refuse_others
@@ -100,14 +101,14 @@ def _ported(content: Mapping[str, Any], source: Source) -> LVLMConfig:
     if config.model_type != "llava":
         onevision = config.model_type == "llava_onevision"
         limit = int(config.vision_aspect_ratio.removeprefix(_ONEVISION_LIMIT)) if onevision else None
-        tiling = Tiling(tuple((h, w) for h, w in config.image_grid_pinpoints), limit, onevision)
+        tiling = AnyRes(tuple((h, w) for h, w in config.image_grid_pinpoints), limit, onevision)
     text = config.text_config.to_dict() | {"tie_word_embeddings": config.tie_word_embeddings}
     return LVLMConfig(
         config.vision_config.to_dict(),
         text,
         select_layer=config.vision_feature_layer,
         image_token_id=config.image_token_index,
-        tiling=asdict(tiling) if tiling else None,
+        tiling=tiling.row if tiling else None,
     )
 
 
@@ -169,7 +170,7 @@ def _original_tiling(content: Mapping[str, Any], tile_px: int) -> dict[str, Any]
         return None
     limited = shape.startswith(_ONEVISION_LIMIT)
     limit = int(shape.removeprefix(_ONEVISION_LIMIT)) if limited else None
-    return asdict(Tiling(_pinpoints(content.get("image_grid_pinpoints") or [], tile_px), limit, limited))
+    return AnyRes(_pinpoints(content.get("image_grid_pinpoints") or [], tile_px), limit, limited).row
 
 
 def _pinpoints(points: str | list[list[int]], tile_px: int) -> tuple[tuple[int, int], ...]:

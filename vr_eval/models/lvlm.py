@@ -43,7 +43,8 @@ from vr_eval.models.layout import HeldImages, images_of_rows, layout_of
 from vr_eval.models.methods import build_image_method, build_projector, build_pruning, build_refusion
 from vr_eval.models.pruned import pruned, take
 from vr_eval.models.seams import injected
-from vr_eval.models.tiles import Placement, flat_tiles, pack, place, shown_sizes
+from vr_eval.models.tiles import Placement, flat_tiles, pack
+from vr_eval.models.tiling import scheme_of
 
 IGNORE = -100
 """The label of a token that is not supervised (PyTorch's convention)."""
@@ -78,8 +79,10 @@ class LVLM(PreTrainedModel, GenerationMixin):
         # What stands in their place in the features: not the same where a method acts in the tower.
         self.feature_levels = tower_levels(self.projector, self.refusion)
         self.is_inference = False
+        tiling = config.tiles
+        self.scheme = None if tiling is None else scheme_of(tiling, config.image_px)
         self.image_newline: nn.Parameter | None = None
-        if config.tiles is not None and config.tiles.scheme == "anyres":
+        if self.scheme is not None and self.scheme.learned_newline:
             width = config.text_config.hidden_size
             self.image_newline = nn.Parameter(torch.randn(width) * width**-0.5)  # LLaVA-NeXT's initialisation
         self.post_init()
@@ -118,7 +121,12 @@ class LVLM(PreTrainedModel, GenerationMixin):
     @property
     def tokens_per_image(self) -> int:
         """Vision tokens that the decoder sees of one image, or of one tile with nothing dropped."""
-        return (self.grid // self.config.shapes.stride) ** 2
+        return self.tokens_per_side**2
+
+    @property
+    def tokens_per_side(self) -> int:
+        """Tokens along one side of an image, or of one tile with nothing dropped."""
+        return self.grid // self.config.shapes.stride
 
     def image_tokens(self, image_sizes: Sequence[tuple[int, int]]) -> list[int]:
         """Image tokens that stand for images of these heights and widths; (0, 0): shown as a base view alone."""
@@ -129,7 +137,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
 
     def shown_sizes(self, image_sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """Heights and widths of the images of one sample, (0, 0) in place of those that are shown as base views."""
-        return shown_sizes(self.config.tiles, image_sizes)
+        return list(image_sizes) if self.scheme is None else self.scheme.shown_sizes(image_sizes)
 
     def to_inference(self) -> LVLM:
         """The inference version, in place: frozen, merged constants, no dead parameters. Logits stay within 1e-4.
@@ -277,9 +285,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
         if sizes is not None and batch_num_images is not None:
             samples = torch.arange(len(sizes)).split(batch_num_images.tolist())
             sizes = [shown for sample in samples for shown in self.shown_sizes([sizes[i] for i in sample])]
-        tiling = self.config.tiles
-        # Where tokens stand between no marks, each tile is as good as an image.
-        bare = tiling is not None and tiling.scheme == "internvl"
+        bare = self.scheme is not None and not self.scheme.marked
         placements = None if bare else self._placements(sizes)
         if vision_features is None:
             assert pixel_values is not None
@@ -289,13 +295,11 @@ class LVLM(PreTrainedModel, GenerationMixin):
         return HeldImages(vision_features, placements)
 
     def _placements(self, sizes: Sequence[tuple[int, int]] | None) -> tuple[Placement, ...] | None:
-        tiling = self.config.tiles
-        if tiling is None:
+        if self.scheme is None:
             return None
         if sizes is None:
             raise ValueError("image_sizes are needed: this model cuts images into tiles by their original size")
-        side = self.grid // self.config.shapes.stride
-        return tuple(place(tiling, size, self.config.image_px, side) for size in sizes)
+        return tuple(self.scheme.place(size, self.tokens_per_side) for size in sizes)
 
     def _prompt(
         self, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None, given: Tensor | None

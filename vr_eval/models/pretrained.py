@@ -8,7 +8,6 @@ mapped on the way.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from transformers import (
@@ -37,7 +36,9 @@ from vr_eval.models.internvl import internvl_tiling, reorder
 from vr_eval.models.llava import Described, describe, renamings, tower_config
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.official_tensors import computed_anew
-from vr_eval.models.processor import Processor, fitted, lvlm_processor, tiled_processor, with_image_token, with_template
+from vr_eval.models.processor import Processor, fitted, lvlm_processor, with_image_token, with_template
+from vr_eval.models.tiling import scheme_of
+from vr_eval.models.tiling.base import kept_settings
 
 if TYPE_CHECKING:
     from vr_eval.models.random_weights import Drawing
@@ -72,7 +73,7 @@ def load_pretrained(
     processor = _processor(described, source, template)
     config.image_token_id = processor.image_token_id
     if isinstance(processor, InternVLProcessor):
-        config.tiling = asdict(internvl_tiling(processor))
+        config.tiling = internvl_tiling(processor).row
     arguments = arguments_of(loading, WHOLE)
     if drawing is not None:
         parts = drawing.tower(config.vision_config, **arguments), drawing.decoder(config.text_config, **arguments)
@@ -136,15 +137,17 @@ def load_parts(
     # What is small comes first: nothing heavy is loaded for a tokenizer that cannot be used.
     tokenizer = _tokenizer(source, config.model_type, spec.template)
     images = _image_processor(seen)
+    if spec.tiling is None:
+        processor: Processor = lvlm_processor(images, tokenizer, spec.patch_px, 1)
+    else:
+        processor = scheme_of(spec.tiling, spec.image_px).processor(images, tokenizer)
     if drawing is not None:
         tower, decoder = drawing.tower(tower_config(seen), **arguments), drawing.decoder(config, **arguments)
     else:
         tower = load_tower(seen, **arguments)
         with explained(source, "the decoder"):
             decoder = AutoModelForCausalLM.from_pretrained(source.name, revision=source.revision, **arguments)
-    if spec.tiling is None:
-        return tower, decoder, lvlm_processor(images, tokenizer, spec.patch_px, 1)
-    return tower, decoder, tiled_processor(images, tokenizer, spec.tiling, spec.image_px)
+    return tower, decoder, processor
 
 
 def load_tower(source: Source, config: PreTrainedConfig | None = None, **arguments: Any) -> PreTrainedModel:
@@ -179,11 +182,12 @@ def _processor(described: Described, source: Source, template: str | None) -> Pr
     tokenizer = _tokenizer(source, decoder, template)
     images, tiling = _image_processor(described.tower), described.config.tiles
     if tiling is not None:
-        return fitted(tiled_processor(images, tokenizer, tiling, vision.image_size), vision.patch_size, grid, 1)
+        tiled = scheme_of(tiling, vision.image_size).processor(images, tokenizer)
+        return fitted(tiled, vision.patch_size, grid, 1)
     # Original models pad an image to a square before they resize it.
     square = {"height": vision.image_size, "width": vision.image_size}
-    kept = {name: getattr(images, name) for name in ("image_mean", "image_std", "resample")}
-    padded = LlavaImageProcessor(do_pad=True, size={"shortest_edge": vision.image_size}, crop_size=square, **kept)
+    edge = {"shortest_edge": vision.image_size}
+    padded = LlavaImageProcessor(do_pad=True, size=edge, crop_size=square, **kept_settings(images))
     return lvlm_processor(padded, tokenizer, vision.patch_size, 1)
 
 

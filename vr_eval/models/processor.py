@@ -9,20 +9,16 @@ from tokenizers import AddedToken
 from transformers import (
     BaseImageProcessor,
     InternVLProcessor,
-    LlavaNextImageProcessor,
     LlavaNextProcessor,
-    LlavaOnevisionImageProcessor,
     LlavaOnevisionProcessor,
-    LlavaOnevisionVideoProcessor,
     LlavaProcessor,
     PreTrainedTokenizerBase,
 )
 
-from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.backbone import Source
 from vr_eval.catalog.chat_templates import IMAGE, TEMPLATES, family_template
 from vr_eval.errors import InputError, Problem
 from vr_eval.models.chat import Chat
-from vr_eval.models.hd import HDImageProcessor, HDProcessor
 
 Processor: TypeAlias = LlavaProcessor | LlavaNextProcessor | LlavaOnevisionProcessor | InternVLProcessor
 
@@ -38,32 +34,6 @@ def lvlm_processor(
         image_processor=image_processor, tokenizer=tokenizer, chat_template=tokenizer.chat_template
     )
     return fitted(processor, patch_px, 0, ratio)
-
-
-def tiled_processor(
-    image_processor: BaseImageProcessor, tokenizer: PreTrainedTokenizerBase, tiling: Tiling, image_px: int
-) -> LlavaNextProcessor | LlavaOnevisionProcessor:
-    """A processor that cuts images into tiles, for a tower whose own is `image_processor`; it has to be `fitted`."""
-    kept = {name: getattr(image_processor, name) for name in ("image_mean", "image_std", "resample")}
-    points = [list(point) for point in tiling.pinpoints]
-    template = tokenizer.chat_template
-    square = {"height": image_px, "width": image_px}
-    if tiling.scheme == "tokenpacker_hd":
-        slices = HDImageProcessor(size=square, max_patches=tiling.most_tiles(image_px), **kept)
-        return HDProcessor(image_processor=slices, tokenizer=tokenizer, chat_template=template)
-    if tiling.limit is None:
-        images = LlavaNextImageProcessor(
-            size={"shortest_edge": image_px}, crop_size=square, image_grid_pinpoints=points, **kept
-        )
-        return LlavaNextProcessor(image_processor=images, tokenizer=tokenizer, chat_template=template)
-    images = LlavaOnevisionImageProcessor(size=square, image_grid_pinpoints=points, **kept)
-    return LlavaOnevisionProcessor(
-        image_processor=images,
-        tokenizer=tokenizer,
-        video_processor=LlavaOnevisionVideoProcessor(),  # never used; the class wants one
-        chat_template=template,
-        vision_aspect_ratio=f"anyres_max_{tiling.limit}",
-    )
 
 
 def fitted(processor: Processor, patch_px: int, grid: int, ratio: int) -> Processor:

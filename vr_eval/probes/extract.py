@@ -65,12 +65,11 @@ class Subject:
 
     def pixels(self, images: Sequence[Any]) -> Tensor:
         """Base views ``(len(images), 3, height, width)`` on the model's device."""
-        processor, tiling = self.processor.image_processor, self.model.config.tiles
-        if tiling is None:
+        processor, scheme = self.processor.image_processor, self.model.scheme
+        if scheme is None:
             pixels: Tensor = processor(list(images), return_tensors="pt")["pixel_values"]
         else:  # as of an image that is shown as its base view alone; where that is asked in vain, it is among the tiles
-            base = 0 if tiling.scheme == "anyres" else -1
-            pixels = torch.stack([processed(processor, image, BASE_ONLY)[base] for image in images])
+            pixels = torch.stack([processed(processor, image, BASE_ONLY)[scheme.base_view] for image in images])
         return pixels.to(self.model.device, self.model.dtype)
 
     def batches(self, split: Split, rows: range, batch_size: int) -> Iterator[tuple[range, Tensor]]:

@@ -101,7 +101,7 @@ def run_tapped(
             input_ids,
             attention_mask=attention_mask,
             vision_features=torch.stack([encoded[level] for level in model.feature_levels], dim=2),
-            image_sizes=torch.tensor(sizes) if model.config.tiles is not None else None,
+            image_sizes=torch.tensor(sizes) if model.scheme is not None else None,
             position_ids=places,
             use_cache=False,
             logits_to_keep=1,

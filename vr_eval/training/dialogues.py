@@ -225,6 +225,6 @@ def collate_dialogues(
         }
         batch = {name: torch.cat([given, unseen[name]], dim=1) for name, given in batch.items()}
     batch["pixel_values"] = torch.cat(tiles)
-    if shown.tiling is not None:
+    if shown.scheme is not None:
         batch["image_sizes"] = torch.tensor(sizes)
     return batch

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.backbone import Source
 from vr_eval.catalog.presets.llava_next_qwen2_0_5b import LLAVA_NEXT_QWEN2_0_5B
+from vr_eval.catalog.tiling import InternVLTiles
 
 INTERNVL3_1B = replace(
     LLAVA_NEXT_QWEN2_0_5B,
@@ -22,7 +23,7 @@ INTERNVL3_1B = replace(
     grid=32,
     image_px=448,
     select_layer=24,
-    tiling=Tiling.internvl(448),
+    tiling=InternVLTiles.of(448),
     own_projector="pixel_shuffle",
     own_ratio=4,
 )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.backbone import Source
 from vr_eval.catalog.presets.llava_next_qwen2_0_5b import LLAVA_NEXT_QWEN2_0_5B
 from vr_eval.catalog.presets.llava_next_vicuna_7b import LLAVA_NEXT_VICUNA_7B
+from vr_eval.catalog.tiling import TokenPackerHD
 
 LLAVA_HD_VICUNA_7B = replace(
     LLAVA_NEXT_VICUNA_7B,
@@ -19,5 +20,5 @@ LLAVA_HD_VICUNA_7B = replace(
     checkpoint=None,
     tower=LLAVA_NEXT_QWEN2_0_5B.tower,
     decoder=Source("lmsys/vicuna-7b-v1.5"),
-    tiling=Tiling.tokenpacker_hd(336),
+    tiling=TokenPackerHD.of(336),
 )

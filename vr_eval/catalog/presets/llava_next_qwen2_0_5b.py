@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from vr_eval.catalog.backbone import BackboneSpec, Loading, Source, Tiling
+from vr_eval.catalog.backbone import BackboneSpec, Loading, Source
 from vr_eval.catalog.official_tasks import SUITES
 from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.tiling import AnyRes
 
 LLAVA_NEXT_QWEN2_0_5B = BackboneSpec(
     name="llava_next_qwen2_0_5b",
@@ -17,7 +18,7 @@ LLAVA_NEXT_QWEN2_0_5B = BackboneSpec(
     tower_width=1024,
     tower_heads=16,
     select_layer=23,
-    tiling=Tiling(((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))),
+    tiling=AnyRes(((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))),
     decoder=Source("Qwen/Qwen2-0.5B-Instruct"),
     decoder_depth=24,
     decoder_width=896,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vr_eval.catalog.backbone import Source, Tiling
+from vr_eval.catalog.backbone import Source
 from vr_eval.catalog.presets.llava_next_vicuna_7b import LLAVA_NEXT_VICUNA_7B
+from vr_eval.catalog.tiling import AnyRes
 
 _SIDES = tuple(384 * tiles for tiles in range(1, 7))
 
@@ -19,7 +20,7 @@ LLAVA_ONEVISION_0_5B = replace(
     tower_depth=26,
     tower_width=1152,
     select_layer=26,
-    tiling=Tiling(tuple((height, width) for height in _SIDES for width in _SIDES), limit=9, lone=True),
+    tiling=AnyRes(tuple((height, width) for height in _SIDES for width in _SIDES), limit=9, lone=True),
     decoder_depth=24,
     decoder_width=896,
     template="chatml",
