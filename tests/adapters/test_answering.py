@@ -16,7 +16,7 @@ from vr_eval.adapters.answering import Answerer, CellError, prepare
 from vr_eval.adapters.questions import Answer, Messages, Question
 from vr_eval.models.features import ImageEncoder
 from vr_eval.models.lvlm import LVLM
-from vr_eval.training.conversation import encode
+from vr_eval.training.templates import encode
 
 WORDS = ["which", "code", "is", "printed", "here"]
 

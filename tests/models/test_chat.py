@@ -13,9 +13,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tests.llava import LLAVA_TEMPLATE
 from vr_eval.catalog.backbone import Source
-from vr_eval.catalog.chat_templates import TEMPLATES, ChatTemplate, family_template
+from vr_eval.catalog.chat_templates import TEMPLATES, TEXT_ONLY, ChatTemplate, family_template
 from vr_eval.models.chat import Chat, image_text, placed
-from vr_eval.models.made_tokenizers import KINDS, QWEN2_TEMPLATE, made_tokenizer
+from vr_eval.models.made_tokenizers import KINDS, made_tokenizer
 from vr_eval.models.processor import with_image_token, with_template
 from vr_eval.models.text import Piece, tokens_of
 from vr_eval.training.conversation import Encoded
@@ -138,7 +138,7 @@ def test_a_template_that_shows_images_is_kept() -> None:
     before = tokenizer.chat_template
     with_template(tokenizer, Source("x"), "qwen2", "vicuna")
     assert tokenizer.chat_template == before
-    assert not Chat(tokenizer, ChatTemplate(QWEN2_TEMPLATE)).shows_images
+    assert not Chat(tokenizer, ChatTemplate(TEXT_ONLY["qwen2"])).shows_images
 
 
 def test_nothing_tells_the_template_of_an_unknown_family() -> None:
@@ -202,7 +202,7 @@ def _published_qwen(folder: Path) -> PreTrainedTokenizerBase:
     assert isinstance(made.model, BPE)
     made.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    config |= {"additional_special_tokens": special[1:], "chat_template": QWEN2_TEMPLATE}
+    config |= {"additional_special_tokens": special[1:], "chat_template": TEXT_ONLY["qwen2"]}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return AutoTokenizer.from_pretrained(folder)
 

@@ -2,16 +2,57 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
+from vr_eval.catalog.backbones import MICRO
 from vr_eval.micro.tokenizer import train_tokenizer
 from vr_eval.models.lvlm import IGNORE
-from vr_eval.training.conversation import encode
 from vr_eval.training.data import collate
+from vr_eval.training.templates import encode
 
 TOKENIZER = train_tokenizer(["Which code is printed in red?", "What is the total?", "How many stars are there?"])
 TURNS = [("Which code is red?", "7K2A"), ("What is the total?", "12.50")]
+
+
+def written(tokenizer: Any, turns: Sequence[tuple[str, str]], image_tokens: int) -> tuple[list[int], list[int]]:
+    """Token ids and labels of a conversation about an image, its ChatML written by hand and read part by part."""
+    ids: list[int] = []
+    labels: list[int] = []
+    for number, (question, answer) in enumerate(turns):
+        image = "" if number else "<image>" * image_tokens + "\n"
+        head = f"<|im_start|>user\n{image}{question}<|im_end|>\n<|im_start|>assistant\n"
+        prompt, reply, feed = (
+            tokenizer(text, add_special_tokens=False)["input_ids"] for text in (head, f"{answer}<|im_end|>", "\n")
+        )
+        ids += prompt + reply + feed
+        labels += [IGNORE] * len(prompt) + reply + [IGNORE] * len(feed)
+    return ids, labels
+
+
+@pytest.mark.parametrize("turns", [TURNS, TURNS[:1], [("Read it.", "one, 2\nThree:  4 %\n5"), ("And?", "")]])
+def test_a_sequence_is_chatml(turns: list[tuple[str, str]]) -> None:
+    sample = encode(TOKENIZER, turns, image_tokens=4)
+    assert (sample.input_ids, sample.labels) == written(TOKENIZER, turns, image_tokens=4)
+
+
+def test_the_files_of_the_embedded_tokenizer_come_out_as_they_ship(tmp_path: Path) -> None:
+    """All but the vocabulary, which comes from the texts of the whole training set."""
+    TOKENIZER.save_pretrained(tmp_path)
+    assert MICRO.weights is not None
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == sorted(path.name for path in (MICRO.weights / "tokenizer").iterdir())
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        assert (tmp_path / name).read_bytes() == (MICRO.weights / "tokenizer" / name).read_bytes()
+    made, shipped = (json.loads((at / "tokenizer.json").read_text()) for at in (tmp_path, MICRO.weights / "tokenizer"))
+    for content in (made, shipped):
+        content["model"].pop("vocab"), content["model"].pop("merges")
+    assert made == shipped
 
 
 def test_only_answers_and_their_end_are_supervised() -> None:

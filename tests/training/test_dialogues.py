@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from tests.damaged import odd_exif
 from tests.llava import image, tiny_preset, tokenizer
+from tests.training.test_conversation import written
 from vr_eval.catalog.backbones import BACKBONES
 from vr_eval.cli import main
 from vr_eval.config import identity
@@ -28,7 +29,6 @@ from vr_eval.errors import InputError, VrEvalError
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import load_checkpoint, read_manifest
 from vr_eval.models.lvlm import IGNORE
-from vr_eval.training.conversation import encode
 from vr_eval.training.data import padded
 from vr_eval.training.dialogues import Shown, collate_dialogues, dialogues
 from vr_eval.training.templates import Template
@@ -114,8 +114,7 @@ def write_grid(folder: Path, backbone: str = "micro", data: str = "data.json", m
 def test_chatml_is_what_the_embedded_suites_train_on() -> None:
     words = tokenizer()
     ours = Template("chatml", words).encode(TURNS, image_tokens=[5])
-    theirs = encode(words, [("what is it?", "a code"), TURNS[1]], image_tokens=5)
-    assert (ours.input_ids, ours.labels) == (theirs.input_ids, theirs.labels)
+    assert (ours.input_ids, ours.labels) == written(words, [("what is it?", "a code"), TURNS[1]], image_tokens=5)
 
 
 @pytest.mark.parametrize(

@@ -52,12 +52,16 @@ class ChatTemplate:
 
 
 _CHATML = ChatTemplate(
-    _CONTENT + "{%- for message in messages -%}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + content(message) + '<|im_end|>\\n' }}"
-    "{%- endfor -%}{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}",
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
     end="<|im_end|>",
     marks=("<|im_start|>", "<|im_end|>"),
 )
+"""Without `_CONTENT`: the embedded backbone and its checkpoints hold this text, byte by byte."""
 
 _LLAMA3 = ChatTemplate(
     _CONTENT + "{{- bos_token -}}{%- for message in messages -%}"
@@ -101,6 +105,29 @@ _PLAIN = ChatTemplate(
 TEMPLATES: Mapping[str, ChatTemplate] = MappingProxyType(
     {"chatml": _CHATML, "vicuna": _VICUNA, "llama3": _LLAMA3, "mistral": _MISTRAL, "plain": _PLAIN}
 )
+
+
+_QWEN2_OWN = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_LLAMA3_OWN = (
+    "{% for message in messages %}"
+    "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' "
+    "+ message['content'] | trim + '<|eot_id|>' %}"
+    "{% if loop.first %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+_MISTRAL_OWN = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% else %}{{ message['content'] + eos_token }}"
+    "{% endif %}{% endfor %}"
+)
+
+TEXT_ONLY: Mapping[str, str] = MappingProxyType({"qwen2": _QWEN2_OWN, "llama3": _LLAMA3_OWN, "mistral": _MISTRAL_OWN})
+"""In the form of published decoders' own templates, in jinja: they show no images, so no LVLM may use them."""
 
 
 def family_template(vocabulary: Collection[str], decoder: str) -> str | None:

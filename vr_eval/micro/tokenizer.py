@@ -10,17 +10,11 @@ from collections.abc import Iterable
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>")
+from vr_eval.catalog.chat_templates import IMAGE, TEMPLATES
+
+SPECIAL = ("<|endoftext|>", *TEMPLATES["chatml"].marks, IMAGE)
 VOCABULARY = 512
 _SPLIT = r" ?\p{Ll}+| ?\p{Lu}(?=\p{Ll})\p{Ll}*|\p{Lu}|\p{N}|\s|[^\s\p{L}\p{N}]"
-_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>\n{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -38,10 +32,10 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator([*texts, "user", "assistant", "system"] * 1, trainer)
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        additional_special_tokens=["<|im_start|>", "<image>"],
+        pad_token=SPECIAL[0],
+        eos_token=TEMPLATES["chatml"].end,
+        additional_special_tokens=[SPECIAL[1], IMAGE],
         padding_side="left",
     )
-    wrapped.chat_template = _TEMPLATE
+    wrapped.chat_template = TEMPLATES["chatml"].jinja
     return wrapped

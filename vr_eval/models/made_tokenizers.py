@@ -20,6 +20,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from vr_eval.catalog.chat_templates import TEMPLATES, TEXT_ONLY
+
 PIECES = 600
 """Entries of a vocabulary before the tokens that are added to it (ours)."""
 
@@ -41,32 +43,6 @@ _GPT4_SPLIT = (
 """How words are split before they are encoded (facts of the published tokenizer.json files): Qwen2 takes digits one by
 one, Llama 3 up to three at once."""
 
-QWEN2_TEMPLATE = (
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-"""Text alone, with a system turn of its own: what an LVLM must not use as it is."""
-LLAMA3_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' "
-    "+ message['content'] | trim + '<|eot_id|>' %}"
-    "{% if loop.first %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
-)
-MISTRAL_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
-    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% else %}{{ message['content'] + eos_token }}"
-    "{% endif %}{% endfor %}"
-)
-INTERNVL_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}{% elif part['type'] == 'text' %}{{ part['text'] }}"
-    "{% endif %}{% endfor %}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 _LLAMA = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 INTERNVL_TOKENS = {
     "start_image_token": "<img>",
@@ -108,7 +84,7 @@ def _qwen2(folder: Path) -> None:
         eos_token="<|im_end|>",
         pad_token=None,
         additional_special_tokens=special[1:],
-        chat_template=QWEN2_TEMPLATE,
+        chat_template=TEXT_ONLY["qwen2"],
     )
 
 
@@ -124,7 +100,9 @@ def _internvl(folder: Path) -> None:
         extra_special_tokens=INTERNVL_TOKENS,
         **INTERNVL_TOKENS,
     )
-    (folder / "chat_template.jinja").write_text(INTERNVL_TEMPLATE)
+    (folder / "chat_template.jinja").write_text(
+        TEMPLATES["chatml"].showing(INTERNVL_TOKENS["context_image_token"]).jinja
+    )
 
 
 def _llama3(folder: Path) -> None:
@@ -142,7 +120,7 @@ def _llama3(folder: Path) -> None:
         tokenizer_class="PreTrainedTokenizerFast",
         bos_token=begin,
         eos_token="<|eot_id|>",
-        chat_template=LLAMA3_TEMPLATE,
+        chat_template=TEXT_ONLY["llama3"],
     )
 
 
@@ -154,7 +132,7 @@ def _vicuna(folder: Path) -> None:
 
 def _mistral(folder: Path) -> None:
     """The same kind of model; questions stand in `[INST]`, which is plain text; no token of padding."""
-    _llama(folder, **_LLAMA, pad_token=None, chat_template=MISTRAL_TEMPLATE)
+    _llama(folder, **_LLAMA, pad_token=None, chat_template=TEXT_ONLY["mistral"])
 
 
 def _llama(folder: Path, **own: Any) -> None:

@@ -20,10 +20,10 @@ from vr_eval.methods.levels import Level
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor
 from vr_eval.paths import home
-from vr_eval.training.conversation import encode
 from vr_eval.training.data import ConversationDataset, cached_features, collate
 from vr_eval.training.pixels import on_pixels
 from vr_eval.training.stages import CellStage
+from vr_eval.training.templates import encode
 
 
 @dataclass(frozen=True)

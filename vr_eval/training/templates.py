@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from vr_eval.catalog.chat_templates import TEMPLATES, ChatTemplate
+from vr_eval.catalog.chat_templates import IMAGE, TEMPLATES, ChatTemplate
 from vr_eval.catalog.recipe import Recipe, StageData
 from vr_eval.models.chat import Chat, Turns
 from vr_eval.models.lvlm import IGNORE
@@ -68,6 +68,22 @@ class Template:
         found = tokens_of(self.tokenizer, pieces)
         labels = [token if learned else IGNORE for token, learned in zip(found.ids, found.learned, strict=True)]
         return Encoded(found.ids, labels)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, turns: Turns, image_tokens: int, max_length: int = 4096) -> Encoded:
+    """Questions and answers about one image in ChatML, the image in front of the first question: the embedded suites'.
+
+    Raises:
+        ValueError: no turn, or a sequence longer than `max_length` tokens.
+    """
+    if not turns:
+        raise ValueError("a conversation needs at least one question and answer")
+    (question, answer), *others = turns
+    asked = [(f"{IMAGE}\n{question}", answer), *others]
+    sample = Template("chatml", tokenizer).encode(asked, image_tokens=[image_tokens])
+    if len(sample.input_ids) > max_length:
+        raise ValueError(f"a sequence of {len(sample.input_ids)} tokens is longer than the limit of {max_length}")
+    return sample
 
 
 def ask_as_trained(processor: Processor, recipe: Recipe) -> None:

@@ -22,8 +22,9 @@ from vr_eval.catalog.backbones import MICRO
 from vr_eval.micro.data import COLOURS, GLYPHS
 from vr_eval.models.build import assemble
 from vr_eval.models.config import LVLMConfig
-from vr_eval.training.conversation import Encoded, encode
+from vr_eval.training.conversation import Encoded
 from vr_eval.training.data import collate
+from vr_eval.training.templates import encode
 
 RATIOS = (1, 4, 9)
 _SILENT = frozenset({"blank", "bar", "line", "slice"})  # what fills areas and carries no value
