@@ -21,6 +21,7 @@ from vr_eval.catalog.recipe import Recipe
 from vr_eval.catalog.tiling import InternVLTiles
 from vr_eval.config.cell import Cell
 from vr_eval.errors import InputError
+from vr_eval.methods.registry import METHODS
 from vr_eval.models.build import build_lvlm, set_training_free
 from vr_eval.models.checkpoints import load_checkpoint, save_checkpoint
 from vr_eval.models.lvlm import LVLM
@@ -113,13 +114,15 @@ def tiny(source: Source, monkeypatch: pytest.MonkeyPatch) -> Source:
     return source
 
 
-def cell(projector: str, ratio: int, refusion: str = "none", pruning: str = "none", **options: Any) -> Cell:
-    given = {pruning if pruning != "none" else refusion: options} if options else {}
-    return Cell(NAME, projector, ratio, refusion, pruning, 0, given, Recipe())
+def cell(projector: str, ratio: int, refusion: str = "none", free: str = "none", **options: Any) -> Cell:
+    """`free`: its training-free method, of whichever seam."""
+    given = {free if free != "none" else refusion: options} if options else {}
+    seams: dict[str, Any] = {"pruning": "none", **({METHODS[free].seam: free} if free != "none" else {})}
+    return Cell(NAME, projector, ratio, refusion, seed=0, options=given, recipe=Recipe(), **seams)
 
 
 @pytest.mark.parametrize(
-    ("projector", "ratio", "refusion", "pruning", "options"),
+    ("projector", "ratio", "refusion", "free", "options"),
     [
         ("pixel_shuffle", 4, "none", "fastv", {"layer": 2}),
         ("pixel_shuffle", 4, "none", "random", {"layer": 2}),
@@ -130,15 +133,14 @@ def cell(projector: str, ratio: int, refusion: str = "none", pruning: str = "non
     ],
 )
 def test_methods_run_batched_and_cached_as_alone(
-    projector: str, ratio: int, refusion: str, pruning: str, options: dict[str, Any], tiny: Source
+    projector: str, ratio: int, refusion: str, free: str, options: dict[str, Any], tiny: Source
 ) -> None:
-    built = cell(projector, ratio, refusion, pruning, **options) if pruning == "none" else cell(projector, ratio)
+    built = cell(projector, ratio, refusion, **options) if free == "none" else cell(projector, ratio)
     if projector == "tokenpacker":
         built = dataclasses.replace(built, options={"tokenpacker": {"heads": 4}})
     model, processor = build_lvlm(built)
-    if pruning != "none":
-        pruned = cell(projector, ratio, refusion, pruning, **options)
-        set_training_free(model, pruned)
+    if free != "none":
+        set_training_free(model, cell(projector, ratio, refusion, free, **options))
         processor.image_seq_length = model.tokens_per_image
     model.eval()
     with torch.no_grad():  # outputs that start at zero would hide what they do
@@ -162,7 +164,7 @@ def test_its_own_projector_at_its_own_ratio_needs_no_training(tiny: Source, pair
     inputs = processor(images=[image(SIZES[5])], text=[asked(1)], return_tensors="pt")
     own = cell("pixel_shuffle", 4)
     assert own.pretrained
-    assert cell("pixel_shuffle", 4, pruning="fastv").pretrained
+    assert cell("pixel_shuffle", 4, free="fastv").pretrained
     assert not any(other.pretrained for other in (cell("mlp", 1), cell("pixel_shuffle", 9), cell("avg_pool", 4)))
     remembering, _ = build_lvlm(cell("pixel_shuffle", 4, "vision_remember", heads=4))
     assert not cell("pixel_shuffle", 4, "vision_remember").pretrained
