@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import re
 import shlex
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 import hook
+import vr_eval
 from gen import costs, keys, methods, readme
 from vr_eval.catalog.recipe import Recipe
 from vr_eval.cli import _parser
@@ -34,6 +36,7 @@ CODE = re.compile(r"^ *```(?:sh|text)\n(.*?)^ *```$|((?:^ {4}.*\n)+)", re.MULTIL
 COMMAND = re.compile(r"^ *(?:srun )?(?:vr-eval|torchrun .*-m vr_eval) +(\S.*?)(?: {2,}#.*)?$", re.MULTILINE)
 INLINE = re.compile(r"`vr-eval ([^`]+)`")
 YAML = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WHOLE = {"name": "docs", "backbone": "micro", "cells": [{"projector": "mlp"}]}
 """A grid that a block about single keys is put into."""
 
@@ -58,6 +61,10 @@ def cases(find: Callable[[Path], list[str]]) -> list[Any]:
 
 def blocks(page: Path) -> list[str]:
     return YAML.findall(page.read_text(encoding="utf-8"))
+
+
+def python(page: Path) -> list[str]:
+    return PYTHON.findall(page.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("command", cases(commands))
@@ -94,6 +101,13 @@ def test_every_file_loads(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(method_file, "_LOADED", {})
     with patch.dict(METHODS):  # the methods of a file that it names are no other test's
         assert load_grid(str(path)).cells
+
+
+@pytest.mark.parametrize("text", cases(python))
+def test_python_names_what_is_there(text: str) -> None:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "vr_eval":
+            assert hasattr(vr_eval, node.attr), node.attr
 
 
 def test_readme_is_short_and_shows_the_committed_report() -> None:
