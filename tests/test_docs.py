@@ -19,8 +19,9 @@ import hook
 import vr_eval
 from gen import costs, keys, methods, readme
 from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.tiling import TILINGS
 from vr_eval.cli import _parser
-from vr_eval.config.backbone_keys import DescribedBackbone, DescribedTiling
+from vr_eval.config.backbone_keys import DescribedBackbone
 from vr_eval.config.decoding import Decoding
 from vr_eval.config.grid import load_grid
 from vr_eval.config.schema import GridFile
@@ -119,7 +120,7 @@ def test_readme_is_short_and_shows_the_committed_report() -> None:
     assert readme.PICTURE.read_text(encoding="utf-8") == readme.picture(), "python docs/gen/readme.py draws it anew"
 
 
-@pytest.mark.parametrize("owner", [GridFile, Recipe, Decoding, DescribedBackbone, DescribedTiling, ProbeFile])
+@pytest.mark.parametrize("owner", [GridFile, Recipe, Decoding, DescribedBackbone, *TILINGS.values(), ProbeFile])
 def test_tables_of_keys_hold_every_key(owner: type) -> None:
     made = keys.probe_keys() if owner is ProbeFile else keys.grid_keys()
     for field in dataclasses.fields(owner):
