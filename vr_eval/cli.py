@@ -49,25 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        problem = _no_place(error)
-        if problem is None:
+        # A folder that cannot be written, wherever that showed; anything else is a bug.
+        from vr_eval.places import FORBIDDEN, FULL, not_writable
+
+        if error.errno not in FULL | FORBIDDEN or not isinstance(error.filename, str):
             raise
-        print(f"vr-eval: {problem}", file=sys.stderr)
+        print(f"vr-eval: {not_writable(error, error.filename).render()}", file=sys.stderr)
         return 2
-
-
-def _no_place(error: OSError) -> str | None:
-    """What a user can do about a folder that cannot be written, wherever that showed; None for any other error."""
-    import errno
-
-    from vr_eval.places import hint_for
-
-    reasons = {errno.EACCES: "no permission", errno.EPERM: "no permission", errno.EROFS: "this disk is read-only"}
-    reasons |= {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
-    if error.errno not in reasons or not isinstance(error.filename, str):
-        return None
-    path = Path(error.filename)
-    return sanitize_terminal(f"{path}: {reasons[error.errno]}\n    {hint_for(path)}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,6 @@ A file that is written is either the old one or the new one, never half of it.
 from __future__ import annotations
 
 import codecs
-import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -14,11 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vr_eval.errors import InputError, Problem
-from vr_eval.places import hint_for
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-_NOT_A_FOLDER = {errno.ENOTDIR, errno.EEXIST}
+from vr_eval.places import not_writable
 
 
 def read_text(path: Path, source: str, limit: int = -1) -> str:
@@ -113,24 +108,7 @@ def _writing(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(_problem(target, error)) from error
-
-
-def _problem(target: Path, error: OSError) -> Problem:
-    file = str(target)
-    if error.errno in _FULL:
-        return Problem(
-            "the disk is full (or the quota is used up)",
-            file=file,
-            hint="Free some space and run the same command again: what is finished is kept.",
-        )
-    if error.errno in _FORBIDDEN:
-        return Problem("no permission to write here", file=file, hint=hint_for(target))
-    if error.errno == errno.EISDIR:
-        return Problem("a folder is in the way of this file", file=file, hint="Move it away, or choose another place.")
-    if error.errno in _NOT_A_FOLDER:
-        return Problem("a part of this path is a file, not a folder", file=file, hint=hint_for(target))
-    return Problem(f"cannot be written: {error.strerror or error}", file=file)
+        raise InputError(not_writable(error, target)) from error
 
 
 def _sync(path: Path) -> None:

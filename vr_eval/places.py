@@ -7,6 +7,7 @@ only for the places that it writes to: `plan`, `list` and `--help` need none.
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,6 +17,10 @@ from vr_eval.errors import InputError, Problem
 from vr_eval.paths import home
 
 OUT = "Choose another folder, e.g. with --out DIR."
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_NOT_A_FOLDER = frozenset({errno.ENOTDIR, errno.EEXIST})
 
 
 def hub_cache() -> Path:
@@ -80,15 +85,31 @@ def hint_for(path: Path) -> str:
                 return _set(variable)
         except InputError:  # it is unknown, so nothing is in it
             continue
-    if path.absolute().is_relative_to(tempfile.gettempdir()) and os.environ.get("TMPDIR"):
+    told = os.environ.get("TMPDIR")  # not `tempfile.gettempdir`, which writes a file, and the disk may be full
+    if told and path.absolute().is_relative_to(told):
         return _set("TMPDIR")
     return OUT
 
 
-def not_writable(error: OSError, folder: str | Path) -> Problem:
-    """The problem of a file that may not be written; `folder` is where it is in, if `error` does not say."""
-    path = Path(os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else folder)
-    return Problem("no permission to write here", file=str(path), hint=hint_for(path))
+def place_of(error: OSError, folder: str | Path) -> Path:
+    """The file or folder that `error` names, or else `folder`."""
+    return Path(os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else folder)
+
+
+def not_writable(error: OSError, path: str | Path) -> Problem:
+    """What keeps `path` from being written, and what to do about it."""
+    file, place = str(path), Path(path)
+    if error.errno in FULL:
+        hint = f"Free some space and run the same command again: what is finished is kept. Or: {hint_for(place)}"
+        return Problem("the disk is full (or the quota is used up)", file=file, hint=hint)
+    if error.errno in FORBIDDEN:
+        what = "this disk is read-only" if error.errno == errno.EROFS else "no permission"
+        return Problem(what, file=file, hint=hint_for(place))
+    if error.errno == errno.EISDIR:
+        return Problem("a folder is in the way of this file", file=file, hint="Move it away, or choose another place.")
+    if error.errno in _NOT_A_FOLDER:
+        return Problem("a part of this path is a file, not a folder", file=file, hint=hint_for(place))
+    return Problem(f"cannot be written: {error.strerror or error}", file=file)
 
 
 def nearest_existing(folder: Path) -> Path:

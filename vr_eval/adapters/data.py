@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import datasets
 from PIL.Image import Image
 
 from vr_eval.errors import Problem
-from vr_eval.places import not_writable
+from vr_eval.places import data_cache, not_writable, place_of
 
 
 def check_files(config: Mapping[str, Any], folder: Path) -> None:
@@ -22,13 +21,6 @@ def check_files(config: Mapping[str, Any], folder: Path) -> None:
     for name in names.values() if isinstance(names, Mapping) else ():
         if config["dataset_path"] in ("parquet", "json") and isinstance(name, str) and not (folder / name).exists():
             raise FileNotFoundError(f"{folder / name} does not exist")
-
-
-def data_cache() -> Path:
-    """Where data of the hub is kept: where `datasets` keeps it (HF_DATASETS_CACHE, HF_HOME), if lmms-eval is not told
-    otherwise (LMMS_EVAL_DATASETS_CACHE)."""
-    told = os.environ.get("LMMS_EVAL_DATASETS_CACHE", "").strip()
-    return Path(told).expanduser() if told else Path(datasets.config.HF_DATASETS_CACHE)
 
 
 def commit_of(data: datasets.Dataset) -> str | None:
@@ -75,7 +67,7 @@ def no_data(task: str, file: Path, error: Exception) -> Problem:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     if isinstance(cause, PermissionError) and not str(cause.filename or "").startswith(str(file.parent)):
-        return not_writable(cause, data_cache())
+        return not_writable(cause, place_of(cause, data_cache()))
     first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
     hint = "Data of the hub is downloaded once, by `vr-eval fetch` where there is network; restore files that it names."
     if isinstance(cause, KeyError):

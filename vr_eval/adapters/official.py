@@ -11,12 +11,12 @@ from typing import Any
 
 from vr_eval.adapters import defects
 from vr_eval.adapters.answering import CellError
-from vr_eval.adapters.data import data_cache
 from vr_eval.adapters.questions import Answer
 from vr_eval.adapters.results import Scored, target_text
 from vr_eval.catalog.official_tasks import OWN, Metric, OfficialTask
 from vr_eval.catalog.tasks import TaskData, part_configs
 from vr_eval.errors import InputError, Problem, nearest
+from vr_eval.places import data_cache
 
 Aggregations = Mapping[str, Callable[..., Any]]
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from vr_eval.adapters.data import data_cache
 from vr_eval.doctor.needs import Need
-from vr_eval.places import nearest_existing
+from vr_eval.places import data_cache, nearest_existing
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import httpx2
 from huggingface_hub import constants, get_token, snapshot_download
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError, XetDownloadError
 
-from vr_eval.adapters.data import data_cache
 from vr_eval.config.grid import Grid
 from vr_eval.doctor.disk import space_needed
 from vr_eval.doctor.hub import Hub, files_of, look, size_of
@@ -22,7 +21,7 @@ from vr_eval.doctor.notation import bytes_text
 from vr_eval.doctor.patience import patiently
 from vr_eval.errors import InputError, Problem, VrEvalError, causes
 from vr_eval.models.connection import steady
-from vr_eval.places import check_all, check_data_cache, check_hub_cache, not_writable
+from vr_eval.places import FULL, check_all, check_data_cache, check_hub_cache, data_cache, not_writable, place_of
 
 Say = Callable[[str], None]
 
@@ -134,16 +133,15 @@ def _problem(need: Need, chain: Sequence[BaseException]) -> Problem:
     text = " ".join(map(str, chain))
     page = f"{constants.ENDPOINT}/{'' if need.kind == 'weights' else 'datasets/'}{need.name}"
     kinds = tuple(map(type, chain))
-    numbers = (errno.ENOSPC, errno.EDQUOT)
     # Arrow tells the number in words only.
-    if any(isinstance(cause, OSError) and cause.errno in numbers for cause in chain) or os.strerror(numbers[0]) in text:
+    if any(isinstance(cause, OSError) and cause.errno in FULL for cause in chain) or os.strerror(errno.ENOSPC) in text:
         hint = (
             "Free some space, or set HF_HOME to a folder on a larger disk; the same command goes on where it stopped."
         )
         return Problem("the disk is full (or the quota is used up)", file=str(constants.HF_HOME), hint=hint)
     refused = next((cause for cause in chain if isinstance(cause, PermissionError)), None)
     if refused is not None:
-        return not_writable(refused, constants.HF_HUB_CACHE)
+        return not_writable(refused, place_of(refused, constants.HF_HUB_CACHE))
     if _any(kinds, GatedRepoError) or "is a gated dataset" in text:
         hint = f"Accept its terms at {page}, then log in with `hf auth login` or set HF_TOKEN."
         return Problem("it is gated, and there is no token that may read it", file=need.label, hint=hint)

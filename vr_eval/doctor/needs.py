@@ -13,7 +13,6 @@ from datasets.naming import camelcase_to_snakecase
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from vr_eval.adapters.data import data_cache
 from vr_eval.catalog.backbone import Source
 from vr_eval.catalog.backbones import BACKBONES, BackboneSpec
 from vr_eval.catalog.official_tasks import SUITES
@@ -22,6 +21,7 @@ from vr_eval.catalog.tasks import Folders, task_data
 from vr_eval.config.cell import Cell
 from vr_eval.config.checkpoint_folders import find_checkpoint
 from vr_eval.config.grid import Grid
+from vr_eval.places import data_cache
 
 WEIGHTS = (".safetensors", ".bin")
 """Formats of weights that transformers reads, the better one first."""

@@ -29,7 +29,7 @@ from vr_eval.catalog.backbone import ATTENTIONS, BITS, DTYPES, Loading, Source
 from vr_eval.errors import InputError, Problem, causes, nearest
 from vr_eval.models.cached import check_cached
 from vr_eval.models.connection import steady
-from vr_eval.places import not_writable
+from vr_eval.places import not_writable, place_of
 
 WHOLE = ("vision_tower", "projector", "refusion")
 """Modules of an LVLM that are never quantised: small, and what a comparison is about."""
@@ -154,7 +154,7 @@ def _problem(source: Source, what: str, error: BaseException) -> Problem:
     text = " ".join(str(cause) for cause in chain)
     refused = next((cause for cause in chain if isinstance(cause, PermissionError)), None)
     if refused is not None and not Path(name).is_dir():
-        return not_writable(refused, constants.HF_HUB_CACHE)
+        return not_writable(refused, place_of(refused, constants.HF_HUB_CACHE))
     # Of what it does not have, the hub's library says that it may be "a private or gated repo".
     if caused_by(GatedRepoError) or "access a gated repo" in text:
         hint = f"Accept its terms at https://huggingface.co/{name}, then log in with `hf auth login` or set HF_TOKEN."
