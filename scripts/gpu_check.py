@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def main() -> int:
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     loading = Loading(dtype="float32" if options.tiny else "bfloat16", attention="sdpa")
     environment = describe(new_run_id())
-    machine = str(environment["gpu"] if device.type == "cuda" else environment["cpu"])
+    machine = str(environment.gpu if device.type == "cuda" else environment.cpu)
     about = {
         "backbone": f"{BACKBONE}, tiny" if options.tiny else BACKBONE,
         "machine": machine,
@@ -58,7 +59,7 @@ def main() -> int:
         "attention": loading.attention,
         "random_weights": True,
         "budget_s": options.budget,
-        "environment": environment,
+        "environment": asdict(environment),
     }
     ledger = Ledger(about, options.budget, first_s=1.0 if options.tiny else 30.0)
     stem = re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-") + ("-tiny" if options.tiny else "")

@@ -16,7 +16,10 @@ PACKAGE = ROOT / "vr_eval"
 TABLE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("| room |")[2].partition("\n\n")[0]
 ROOMS = [room for row in TABLE.splitlines()[2:] for room in re.findall(r"`([\w.]+)`", row.split("|")[1])]
 """From the ground up; those of one row stand in order too."""
-LIGHT = ("errors", "paths", "places", "files", "catalog", "config", "methods.registry", "listing", "runs.plan", "cli")
+LIGHT = (
+    *("errors", "paths", "places", "files", "catalog", "config", "records.folder"),
+    *("methods.registry", "listing", "runs.plan", "cli"),
+)
 ENTRIES = ("", "__main__")
 """Modules above all rooms: the package itself, and `python -m vr_eval`."""
 

@@ -75,9 +75,9 @@ def test_the_points_are_those_of_the_official_scoring(place: Path, case: Case, c
     result, parrot = say(case)
     assert [question.score for question in result.questions] == pytest.approx(case.scores)
     metrics = task_metrics(result)
-    assert metrics["score"] == pytest.approx(case.points, abs=1e-3)
+    assert metrics.score == pytest.approx(case.points, abs=1e-3)
     expected = case.official or {result.metric: case.points}
-    assert metrics["official"] == pytest.approx(expected, abs=1e-3)
+    assert metrics.official == pytest.approx(expected, abs=1e-3)
     assert parrot.images >= len(parrot.questions)
     for question in parrot.questions:
         decoding = Decoding().rules(question.task, question.gen_kwargs)
@@ -117,7 +117,7 @@ def test_a_judge_is_asked_once_per_question_and_only_where_it_can_be(
     result = lmms.evaluate(lmms.VrEval.around(parrot), task, None, "")  # type: ignore[arg-type]
     assert len(asked) == len(case.answers)
     assert [question.score for question in result.questions] == case.scores
-    assert task_metrics(result)["score"] == case.points
+    assert task_metrics(result).score == case.points
     assert result.aggregate is None
     parrot.answers = ["mute"] * len(case.answers)
     with pytest.raises(CellError, match="gave no verdict on question 0; answers are kept"):
@@ -144,8 +144,8 @@ def test_a_failed_question_is_no_wrong_answer(place: Path) -> None:
     message = "1 of 2 questions that are scored together failed: OSError: image file is truncated"
     assert result.questions[0].answer.failure == message
     metrics = task_metrics(result)
-    assert (metrics["score"], metrics["coverage"], metrics["failures"]) == (50, 2 / 3, 1)
-    assert metrics["official"] == {"gpt_eval_score": pytest.approx(100 / 3)}  # there it is a wrong one
+    assert (metrics.score, metrics.coverage, metrics.failures) == (50, 2 / 3, 1)
+    assert metrics.official == {"gpt_eval_score": pytest.approx(100 / 3)}  # there it is a wrong one
 
 
 def test_a_question_scored_together_is_shown_whole(place: Path) -> None:

@@ -9,6 +9,7 @@ from tests.tiny import PROJECTORS, REFUSIONS, tiny_lvlm
 from vr_eval.layers.attention import window_attention
 from vr_eval.measure.flops import count_flops, prefill_flops
 from vr_eval.measure.question import example
+from vr_eval.records.costs import PrefillFlops
 
 TEXT = 32
 VISION_WIDTH, WIDTH, GROUPS_WIDTH, INNER, VOCABULARY, DEPTH = 16, 32, 16, 64, 97, 4
@@ -51,12 +52,8 @@ def test_the_towers_part_and_the_question_are_stated() -> None:
     found = prefill_flops(tiny_lvlm("avg_pool", 4), TEXT)
     assert round(found.tower_gflops * 1e9) == tower_flops()
     assert (found.vision_tokens, found.text_tokens) == (36, TEXT)
-    assert found.to_dict() == {
-        "gflops": round(found.gflops, 6),
-        "tower_gflops": round(found.tower_gflops, 6),
-        "vision_tokens": 36,
-        "text_tokens": TEXT,
-    }
+    kept = PrefillFlops(round(found.gflops, 6), round(found.tower_gflops, 6), vision_tokens=36, text_tokens=TEXT)
+    assert found.rounded() == kept
 
 
 @pytest.mark.parametrize("inference", [False, True])

@@ -163,7 +163,9 @@ def write_run(
         "command": "vr-eval run ablations/projectors.yaml",
         "git": {"commit": "3f2a9c1d5b7e", "dirty": False},
         "versions": {"python": "3.11.9", "torch": "2.15.0", "transformers": "5.23.0", "lmms_eval": "0.7.3"},
+        "platform": "Linux",
         "cpu": "AMD EPYC 7B13, 2 cores",
+        "torch_threads": 2,
         "gpu": None,
     }
     (path / "environment.json").write_text(json.dumps(environment))
@@ -177,6 +179,8 @@ def write_run(
                 "status": "done",
                 "parameters": {
                     "total": 1_310_000 + extra[str(row["refusion"])],
+                    "projector": 37_000,
+                    "refusion": extra[str(row["refusion"])],
                     "method": 37_000 + extra[str(row["refusion"])],
                 },
             }

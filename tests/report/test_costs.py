@@ -18,7 +18,11 @@ def test_operations_stand_beside_the_parameters_with_the_towers_part(tmp_path: P
     records = make_records(per_task=6, failures=0)
     prefill = {"text_tokens": 32, "vision_tokens": 36, "tower_gflops": 0.1834}
     cells = [
-        about(cell, parameters={"total": 10_000 * (place + 1)}, prefill={**prefill, "gflops": 0.2 + 900.1 * place})
+        about(
+            cell,
+            parameters={"total": 10_000 * (place + 1), "projector": 2, "refusion": 1, "method": 3},
+            prefill={**prefill, "gflops": 0.2 + 900.1 * place},
+        )
         for place, cell in enumerate(CELLS)
     ]
     table = run_table(write_run(tmp_path, records, images=False, cells=cells))
@@ -39,10 +43,11 @@ def test_a_run_from_before_they_were_recorded_still_has_a_report_without_them(tm
 def test_cells_without_a_record_show_nothing(tmp_path: Path) -> None:
     records = make_records(per_task=6, failures=0)
     cells = [about(cell) for cell in CELLS]
-    cells[0]["prefill"] = {"gflops": 1.5, "note": "x"}
-    cells[1]["prefill"] = "broken"
+    cells[0]["prefill"] = {"gflops": 1.5, "tower_gflops": 1, "vision_tokens": 36, "text_tokens": 32}
     table = run_table(write_run(tmp_path, records, images=False, cells=cells))
-    assert sorted((entry.text, entry.small) for entry in table.column("gflops")) == [("1.5", "")] + [("–", "")] * 6
+    assert (
+        sorted((entry.text, entry.small) for entry in table.column("gflops")) == [("1.5", "1 tower")] + [("–", "")] * 6
+    )
 
 
 def test_the_definition_names_the_prompts_length() -> None:

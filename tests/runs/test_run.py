@@ -15,13 +15,14 @@ import pytest
 from tests.adapters.world import GRID, QUESTIONS, TASKS, toy_grid, write_checkpoint, write_checkpoints, write_tasks
 from vr_eval.adapters.answering import Answerer
 from vr_eval.adapters.questions import Question
+from vr_eval.cli import main
 from vr_eval.config.checkpoint_folders import trained_checkpoint
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
 from vr_eval.errors import InputError, VrEvalError
 from vr_eval.models.features import FeatureStore
+from vr_eval.records.columns import COLUMNS
 from vr_eval.runs.execute import run_grid, train_grid
-from vr_eval.runs.records import COLUMNS
 
 OUT = Path("runs/toys")
 WITH_REFUSION = "  - {projector: avg_pool, ratio: 4, refusion: vision_remember}"
@@ -112,6 +113,20 @@ def test_a_second_run_asks_nothing_and_says_so(
     assert len(asked) == count
     assert "all 2 cells are evaluated already" in capsys.readouterr().err
     pd.testing.assert_frame_equal(records(), before)
+
+
+def test_a_damaged_file_of_a_cell_is_one_error_and_the_next_run_writes_it_again(
+    grid: Grid, asked: list[Question], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_grid(grid)
+    about = folder(grid, 0) / "cell.json"
+    before, answered = json.loads(about.read_text()), len(asked)
+    about.write_text(json.dumps({**before, "tokens": "many"}))
+    assert main(["report", str(OUT)]) == 2
+    assert f"{about}: tokens: this value does not fit (given: 'many'" in capsys.readouterr().err
+    assert run_grid(grid) == 0
+    assert json.loads(about.read_text())["tokens"] == before["tokens"]
+    assert len(asked) == answered
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(

@@ -60,10 +60,10 @@ def examine(grid: Grid | None = None) -> tuple[str, int]:
 def _machine() -> Iterator[str]:
     found = describe("")
     yield "machine"
-    yield f"  platform    {found['platform']}"
-    yield f"  cpu         {found['cpu']}"
+    yield f"  platform    {found.platform}"
+    yield f"  cpu         {found.cpu}"
     yield f"  gpu         {', '.join(_gpus()) or 'none: everything runs on the CPU'}"
-    for name, version in found["versions"].items():
+    for name, version in found.versions.items():
         yield f"  {name:<11} {version or 'not installed'}"
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -25,26 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from vr_eval.layers.attention import window_attention
 from vr_eval.measure.question import PROMPT_TOKENS, example
 from vr_eval.models.lvlm import LVLM
+from vr_eval.records.costs import PrefillFlops
 
 GIGA = 1e9
-
-
-@dataclass(frozen=True)
-class PrefillFlops:
-    """Operations from the pixels of one image to the logits of the first answer token."""
-
-    gflops: float
-    """All of it: tower, projector, refusion, decoder, and what pruning saves and spends."""
-    tower_gflops: float
-    """The vision tower's part, over every image and crop that the methods read."""
-    vision_tokens: int
-    """Tokens of the image that enter the decoder, newlines between rows of tiles included."""
-    text_tokens: int
-    """Text tokens of the prompt."""
-
-    def to_dict(self) -> dict[str, float]:
-        """As a cell's record holds it."""
-        return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
 class _WindowAttention(TorchFunctionMode):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import nn
 
 from vr_eval.models.lvlm import LVLM
+from vr_eval.records.costs import Parameters
 
 
-def parameter_counts(model: LVLM) -> dict[str, int]:
-    """Numbers of parameters of the training version: `total`, `projector`, `refusion`, and `method`, those two."""
+def parameter_counts(model: LVLM) -> Parameters:
+    """Numbers of parameters of the training version `model`."""
     total, projector, refusion = map(_count, (model, model.projector, model.refusion))
-    return {"total": total, "projector": projector, "refusion": refusion, "method": projector + refusion}
+    return Parameters(total, projector, refusion, method=projector + refusion)
 
 
 def _count(module: nn.Module | None) -> int:

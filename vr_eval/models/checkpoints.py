@@ -159,7 +159,7 @@ def _check_methods(config: LVLMConfig, folder: Path, manifest: dict[str, Any]) -
         if stated is not None and stated["sha256"] != (here.hash if here is not None else None):
             _refuse_file(name, stated, here, folder)
         if name not in METHODS:
-            package = manifest.get("packages", {}).get(name)
+            package = _stated_package(folder, manifest, name)
             hint = f"Install it: pip install {package}" if package else None
             raise InputError(Problem(f"the method {name} is not installed", str(folder), key=name, hint=hint))
         if stated is None and here is not None:
@@ -187,6 +187,14 @@ def _stated_file(folder: Path, manifest: dict[str, Any], name: str) -> dict[str,
     if not isinstance(stated, dict) or not all(isinstance(stated.get(key), str) for key in ("name", "sha256")):
         raise InputError(Problem("the manifest is damaged", str(folder / MANIFEST), key=METHOD_FILES))
     return stated
+
+
+def _stated_package(folder: Path, manifest: dict[str, Any], name: str) -> str | None:
+    """The package of a checkpoint's method, as pip takes it; None if it was none of a package."""
+    packages = manifest.get("packages", {})
+    if not isinstance(packages, dict) or not all(isinstance(package, str) for package in packages.values()):
+        raise InputError(Problem("the manifest is damaged", str(folder / MANIFEST), key="packages"))
+    return packages.get(name)
 
 
 def _part(folder: Path, manifest: dict[str, Any], key: str) -> Source | None:

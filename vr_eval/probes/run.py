@@ -60,7 +60,7 @@ def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *
     chosen, data = pick_device(device), load_data(plan.file)
     with locked(run_dir / _LOCK):
         results = _probe(plan, ready, data, chosen, dense=dense)
-        about = _about(plan, ready, lacking, data, results, describe(new_run_id()))
+        about = _about(plan, ready, lacking, data, results, dataclasses.asdict(describe(new_run_id())))
         about["seconds"] = round(time.monotonic() - started, 1)
         from vr_eval.probes.records import write_run
 

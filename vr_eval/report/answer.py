@@ -43,8 +43,8 @@ def variants_of_refusion(scores: Scores, definition: Definition) -> dict[str, li
 
 def variant_name(row: Configuration, definition: Definition) -> str:
     """``Vision Remember [scope=global]``."""
-    own = Configuration(**{**vars(row), "options": {k: v for k, v in row.options.items() if k == row.refusion}})
-    options = option_text(own)
+    own = row.options.get(row.refusion, {})
+    options = option_text({row.refusion: own}, row.variant)
     return definition.name(row.refusion) + (f" [{options}]" if options else "")
 
 
@@ -75,7 +75,7 @@ def _compression(scores: Scores, definition: Definition) -> str:
     which = "" if len(compared) == 1 else f" is the closest to the baseline of {len(compared)} rows:"
     verb = " is" if len(compared) == 1 else ""
     span = f" (95 % interval {interval(estimate)})" if estimate.bounded else ""
-    tokens = "" if row.tokens is None or baseline.tokens is None else f" with {row.tokens} of {baseline.tokens} tokens"
+    tokens = f" with {row.tokens} of {baseline.tokens} tokens"
     return (
         f"{row_name(row, definition)}{which}{verb} {signed(estimate.value)} points on average{span} "
         f"against {row_name(baseline, definition)}{tokens}."

@@ -64,17 +64,17 @@ def method_name(row: Configuration, definition: Definition) -> str:
     return " + ".join(map(definition.name, row.methods))
 
 
-def option_text(row: Configuration) -> str:
-    """Options that differ from the default, and whatever else tells the row apart: ``scope=global``."""
-    options = [f"{key}={_plain(value)}" for values in row.options.values() for key, value in values.items()]
-    return visible(", ".join([*options, row.variant] if row.variant else options), 200)
+def option_text(options: Mapping[str, Mapping[str, object]], variant: str) -> str:
+    """Options that differ from the default, by method, and whatever else tells a row apart: ``scope=global``."""
+    texts = [f"{key}={_plain(value)}" for values in options.values() for key, value in values.items()]
+    return visible(", ".join([*texts, variant] if variant else texts), 200)
 
 
 def row_name(row: Configuration, definition: Definition) -> str:
     """A name for places without columns: ``TokenPacker 1/4 + Vision Remember [scope=global]``."""
     projector = definition.name(row.projector) + ("" if row.ratio == 1 else f" 1/{row.ratio}")
     name = " + ".join([projector, *map(definition.name, row.methods[1:])])
-    options = option_text(row)
+    options = option_text(row.options, row.variant)
     return visible(f"{name} [{options}]" if options else name, 200)
 
 
@@ -82,7 +82,7 @@ def _method(scores: Scores, definition: Definition) -> Built:
     column = Column("method", "Method", "Projector, with the methods added to it.", numeric=False)
     names = [visible(method_name(row, definition), 200) for row in scores.configurations]
     rows = zip(names, scores.configurations, strict=True)
-    return column, [Entry(name, small=option_text(row), order=row.index) for name, row in rows]
+    return column, [Entry(name, small=option_text(row.options, row.variant), order=row.index) for name, row in rows]
 
 
 def _backbone(scores: Scores, definition: Definition) -> Built:
@@ -104,9 +104,9 @@ def _parameters(scores: Scores, definition: Definition) -> Built:
     column = Column("parameters", "Parameters", "Parameters in all; in small type those of the methods.")
     entries = []
     for row in scores.configurations:
-        total, own = row.parameters.get("total"), row.parameters.get("method")
-        small = f"{amount(own)} method" if own is not None else ""
-        entries.append(replace(_number(total, amount), small=small if total is not None else ""))
+        counts = row.cell.parameters
+        entry = _number(counts.total, amount) if counts is not None else Entry()
+        entries.append(replace(entry, small=f"{amount(counts.method)} method" if counts is not None else ""))
     return column, entries
 
 
@@ -118,9 +118,9 @@ def _gflops(scores: Scores, definition: Definition) -> Built:
     column = Column("gflops", "GFLOPs", note)
     entries = []
     for row in scores.configurations:
-        total, tower = row.prefill.get("gflops"), row.prefill.get("tower_gflops")
-        small = f"{_giga(tower)} tower" if total is not None and tower is not None else ""
-        entries.append(replace(_number(total, _giga), small=small))
+        prefill = row.cell.prefill
+        entry = _number(prefill.gflops, _giga) if prefill is not None else Entry()
+        entries.append(replace(entry, small=f"{_giga(prefill.tower_gflops)} tower" if prefill is not None else ""))
     return column, entries
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vr_eval.files import write_atomic
+from vr_eval.records.folder import RunFolder
 from vr_eval.report.answer import answer
 from vr_eval.report.definition import Definition, find_definition, read_definition
 from vr_eval.report.figures import draw_figures
@@ -50,14 +51,15 @@ def build(run_dir: Path) -> Path:
         sources=read_sources(source, scores, definition),
         definition=definition,
     )
-    for name, content in (
-        ("table.csv", to_csv(table)),
-        ("table.md", to_markdown(table)),
-        ("table.tex", to_latex(table)),
-        ("report.html", render(page)),
+    folder = RunFolder(source.path)
+    for path, content in (
+        (folder.table("csv"), to_csv(table)),
+        (folder.table("md"), to_markdown(table)),
+        (folder.table("tex"), to_latex(table)),
+        (folder.page, render(page)),
     ):
-        write_atomic(source.path / name, content)
-    return source.path / "report.html"
+        write_atomic(path, content)
+    return folder.page
 
 
 def run_table(run_dir: Path) -> Table:

@@ -15,6 +15,7 @@ from vr_eval.config.document import MAX_BYTES, Node, Problems, parse
 from vr_eval.errors import nearest
 from vr_eval.files import read_text
 from vr_eval.paths import resource
+from vr_eval.records.folder import RunFolder
 
 COLUMNS = (
     *("method", "backbone", "ratio", "tokens", "suites", "average", "spread", "baseline", "pair", "kept"),
@@ -58,7 +59,7 @@ def find_definition(run_dir: Path, grid: str) -> Path:
     folder = resource("reports")
     # The name comes from a file of the run directory: it must not lead out of the folder.
     named = [folder / f"{grid}.yaml"] if re.fullmatch(r"[A-Za-z0-9_-]+", grid) else []
-    return next((path for path in (run_dir / "report.yaml", *named) if path.is_file()), folder / "default.yaml")
+    return next((path for path in (RunFolder(run_dir).definition, *named) if path.is_file()), folder / "default.yaml")
 
 
 def read_definition(path: Path) -> Definition:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vr_eval.files import write_atomic
+from vr_eval.records.folder import RunFolder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,7 +38,7 @@ ImageSource = Callable[[str, str], Sequence[bytes]]
 
 def image_path(run_dir: Path, task: str, cluster: str, number: int = 0, suffix: str = ".png") -> Path:
     """Where a run keeps image ``number`` of ``cluster`` of ``task``; a name that is no plain file name is hashed."""
-    folder, name = run_dir / "images" / _file_name(task), _file_name(cluster)
+    folder, name = RunFolder(run_dir).images / _file_name(task), _file_name(cluster)
     return folder / f"{name}.more" / f"{number + 1}{suffix}" if number else folder / f"{name}{suffix}"
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vr_eval.config.decoding import Decoding
+from vr_eval.records.columns import CELL_ID, FAILURE, RUN_ID
+from vr_eval.records.folder import RunFolder
+from vr_eval.records.json_file import plain
 from vr_eval.report.columns import row_name
 from vr_eval.report.configurations import Configuration
 from vr_eval.report.definition import Citation, Definition
@@ -16,7 +19,6 @@ from vr_eval.report.scores import Scores
 from vr_eval.report.source import Source
 
 SHOWN_FACTS = 80
-_STARTED = ("started", "started_at", "start", "date", "created")
 
 # (term, what it means, tag)
 DEFINITIONS = (
@@ -90,8 +92,10 @@ class Sources:
 
 def read_sources(source: Source, scores: Scores, definition: Definition) -> Sources:
     """Collect them."""
-    digest = hashlib.sha256((source.path / "records.parquet").read_bytes()).hexdigest()
-    facts = [*_flat(source.environment), ("records.parquet, sha256", digest)]
+    records = RunFolder(source.path).records
+    digest = hashlib.sha256(records.read_bytes()).hexdigest()
+    environment = plain(source.environment) if source.environment is not None else {}
+    facts = [*_flat(environment), (f"{records.name}, sha256", digest)]
     return Sources(
         environment=tuple((visible(key, 80), visible(value, 300)) for key, value in facts[:SHOWN_FACTS]),
         cells=tuple(
@@ -117,14 +121,13 @@ def read_sources(source: Source, scores: Scores, definition: Definition) -> Sour
 
 def headline_facts(source: Source, scores: Scores) -> tuple[tuple[str, str], ...]:
     """The line under the answer: when, on what, how much."""
-    environment = source.environment
     rows = scores.configurations
     asked = sum(scores.asked * len(row.cells) for row in rows)
     answered = sum(scores.answered(row) for row in rows)
     seeds = sorted({seed for row in rows for seed in row.cells})
     images = sum(len(set(task.clusters.tolist())) for task in scores.tasks)
     facts = [
-        ("Date", next((str(environment[key])[:10] for key in _STARTED if environment.get(key)), "")),
+        ("Date", source.environment.started[:10] if source.environment is not None else ""),
         ("Backbone", listing(list(dict.fromkeys(row.backbone for row in rows if row.backbone)))),
         ("Configurations", f"{len(rows):,}"),
         ("Seed" if len(seeds) == 1 else "Seeds", ", ".join(map(str, seeds))),
@@ -137,9 +140,9 @@ def headline_facts(source: Source, scores: Scores) -> tuple[tuple[str, str], ...
 
 def decodings(source: Source) -> list[str]:
     """How the answers of the records were generated, each way once; cells from before that was recorded do not say."""
-    answered = set(source.records["cell_id"])
-    given = [cell.get("decoding") for name, cell in source.cells.items() if name in answered]
-    return list(dict.fromkeys(_decoding(stated) for stated in given if isinstance(stated, Mapping)))
+    answered = set(source.records[CELL_ID])
+    given = [cell.decoding for name, cell in source.cells.items() if name in answered]
+    return list(dict.fromkeys(_decoding(stated) for stated in given if stated is not None))
 
 
 def _decoding(stated: Mapping[str, Any]) -> str:
@@ -153,11 +156,10 @@ def machines(source: Source) -> list[str]:
     """The devices that the cells ran on, each once; cells that do not say ran on the run's."""
     found = []
     for cell in source.cells.values():
-        environment = cell.get("environment")
-        known = environment if isinstance(environment, Mapping) else source.environment
-        on_cpu = str(cell.get("device", "")) == "cpu"
-        found.append(str((not on_cpu and known.get("gpu")) or known.get("cpu") or ""))
-    return [name for name in dict.fromkeys(found) if name]
+        known = cell.environment or source.environment
+        if known is not None:
+            found.append(known.cpu if cell.device == "cpu" or known.gpu is None else known.gpu)
+    return list(dict.fromkeys(found))
 
 
 def machine_notes(source: Source) -> tuple[str, ...]:
@@ -169,20 +171,17 @@ def machine_notes(source: Source) -> tuple[str, ...]:
 
 
 def _cell(source: Source, cell: str, row: Configuration, definition: Definition) -> tuple[str, ...]:
-    content = source.cells[cell]
-    own = source.records[source.records["cell_id"] == cell]
-    answered = int((own["failure"] == "").sum())
-    status = str(content.get("status") or ("answered" if answered else "no answers"))
-    checkpoint = content.get("checkpoint")
-    origin = checkpoint.get("origin", "") if isinstance(checkpoint, Mapping) else ""
+    record = source.cells[cell]
+    own = source.records[source.records[CELL_ID] == cell]
+    answered = int((own[FAILURE] == "").sum())
     texts = (
         row_name(row, definition),
-        content.get("seed", ""),
+        record.seed,
         cell,
-        content.get("checkpoint_id", ""),
-        origin,
-        status,
-        ", ".join(own["run_id"].unique()),
+        record.checkpoint_id,
+        record.checkpoint.origin if record.checkpoint is not None else "",
+        record.status or ("answered" if answered else "no answers"),
+        ", ".join(own[RUN_ID].unique()),
         f"{answered:,} of {len(own):,}",
     )
     return tuple(visible(text, 120) for text in texts)

@@ -9,8 +9,22 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from vr_eval.records.columns import (
+    ANSWER,
+    CELL_ID,
+    CLUSTER,
+    DOC_ID,
+    FAILURE,
+    KIND,
+    QUESTION,
+    SCORE,
+    SEED,
+    SUITE,
+    TARGET,
+    TASK,
+)
+from vr_eval.records.frame import check_records
 from vr_eval.report.notation import visible
-from vr_eval.report.source import check_records
 
 PER_TASK = 48
 SAMPLES = 480
@@ -62,7 +76,7 @@ class Choice:
 def samples_per_task(records: pd.DataFrame) -> int:
     """``PER_TASK``, or fewer for runs of so many cells and tasks that the page would hold over ``ANSWERS`` answers or
     ``SAMPLES`` samples."""
-    cells, tasks = (max(records[name].nunique(), 1) for name in ("cell_id", "task"))
+    cells, tasks = (max(records[name].nunique(), 1) for name in (CELL_ID, TASK))
     return max(1, min(PER_TASK, SAMPLES // tasks, ANSWERS // (cells * tasks)))
 
 
@@ -80,7 +94,7 @@ def choose_samples(records: pd.DataFrame, per_task: int | None = None) -> list[t
     records = check_records(records)
     limit = samples_per_task(records) if per_task is None else per_task
     chosen = []
-    for task, frame in records.groupby("task", sort=False):
+    for task, frame in records.groupby(TASK, sort=False):
         disagree, failed, other = _sorts(str(task), frame)
         failed_first, other_first = failed[: int(limit * FAILED_SHARE)], other[: int(limit * OTHER_SHARE)]
         first = disagree[: limit - len(failed_first) - len(other_first)] + failed_first + other_first
@@ -92,16 +106,16 @@ def choose_samples(records: pd.DataFrame, per_task: int | None = None) -> list[t
 def describe_choice(records: pd.DataFrame, chosen: list[tuple[str, int]]) -> list[Choice]:
     """What ``chosen`` holds of each task."""
     described = []
-    for task, frame in records.groupby("task", sort=False):
+    for task, frame in records.groupby(TASK, sort=False):
         docs = {doc for name, doc in chosen if name == task}
         disagree, _, _ = _sorts(str(task), frame)
         described.append(
             Choice(
                 task=str(task),
                 shown=len(docs),
-                asked=int(frame["doc_id"].nunique()),
+                asked=int(frame[DOC_ID].nunique()),
                 disagree=len(docs.intersection(disagree)),
-                failed=len(docs & set(frame.loc[frame["failure"] != "", "doc_id"])),
+                failed=len(docs & set(frame.loc[frame[FAILURE] != "", DOC_ID])),
             )
         )
     return described
@@ -109,7 +123,7 @@ def describe_choice(records: pd.DataFrame, chosen: list[tuple[str, int]]) -> lis
 
 def read_samples(records: pd.DataFrame, chosen: list[tuple[str, int]], rows: Mapping[str, int]) -> list[Sample]:
     """The chosen samples, in order; ``rows`` maps a cell id to the row of the table that the cell belongs to."""
-    groups = dict(list(records.groupby(["task", "doc_id"], sort=False)))
+    groups = dict(list(records.groupby([TASK, DOC_ID], sort=False)))
     return [_sample(groups[(task, doc)], rows) for task, doc in chosen]
 
 
@@ -117,23 +131,23 @@ def _sample(frame: pd.DataFrame, rows: Mapping[str, int]) -> Sample:
     first = frame.iloc[0]
     answers = tuple(
         Answer(
-            row=rows[record["cell_id"]],
-            seed=int(record["seed"]),
-            text=visible(record["answer"]),
-            score=None if math.isnan(record["score"]) else round(float(record["score"]), 3),
-            failure=visible(record["failure"], 300),
+            row=rows[record[CELL_ID]],
+            seed=int(record[SEED]),
+            text=visible(record[ANSWER]),
+            score=None if math.isnan(record[SCORE]) else round(float(record[SCORE]), 3),
+            failure=visible(record[FAILURE], 300),
         )
         for record in frame.to_dict("records")
     )
     known = [answer.score for answer in answers if answer.score is not None]
     return Sample(
-        suite=str(first["suite"]),
-        task=str(first["task"]),
-        doc_id=int(first["doc_id"]),
-        cluster=str(first["cluster"]),
-        kind=visible(first["kind"], 60),
-        question=visible(first["question"]),
-        target=visible(first["target"], 300),
+        suite=str(first[SUITE]),
+        task=str(first[TASK]),
+        doc_id=int(first[DOC_ID]),
+        cluster=str(first[CLUSTER]),
+        kind=visible(first[KIND], 60),
+        question=visible(first[QUESTION]),
+        target=visible(first[TARGET], 300),
         answers=tuple(sorted(answers, key=lambda answer: (answer.row, answer.seed))),
         disagree=bool(known) and max(known) - min(known) >= APART,
         failed=any(answer.failure for answer in answers),
@@ -142,9 +156,9 @@ def _sample(frame: pd.DataFrame, rows: Mapping[str, int]) -> Sample:
 
 def _sorts(task: str, frame: pd.DataFrame) -> tuple[list[int], list[int], list[int]]:
     """Questions where cells disagree, others with a failure, and the rest, each in an order of its own."""
-    scores = frame.groupby("doc_id")["score"]
+    scores = frame.groupby(DOC_ID)[SCORE]
     apart = scores.max() - scores.min() >= APART
-    failures = frame["failure"].ne("").groupby(frame["doc_id"]).any()
+    failures = frame[FAILURE].ne("").groupby(frame[DOC_ID]).any()
     order = sorted((int(doc) for doc in apart.index), key=lambda doc: hashlib.sha256(f"{task}/{doc}".encode()).digest())
     disagree = [doc for doc in order if apart[doc]]
     failed = [doc for doc in order if failures[doc] and not apart[doc]]

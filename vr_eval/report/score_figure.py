@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -19,9 +19,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from vr_eval.methods.registry import NONE
 from vr_eval.report import svg
 from vr_eval.report.columns import row_name
-from vr_eval.report.configurations import NONE, Configuration
+from vr_eval.report.configurations import Configuration
 from vr_eval.report.definition import Definition
 from vr_eval.report.notation import plural, points
 from vr_eval.report.scores import Scores
@@ -91,18 +92,18 @@ def projector_colours(scores: Scores) -> dict[str, str]:
 
 
 def _series(scores: Scores, definition: Definition) -> list[_Series]:
-    rows = [(row, row.tokens or 0, scores.average(row)) for row in scores.configurations]
+    rows = [(row, row.tokens, scores.average(row)) for row in scores.configurations]
     known = [(row, tokens, average) for row, tokens, average in rows if average.known and tokens > 0]
     places = _places([(row.index, tokens) for row, tokens, _ in known])
     lines: dict[tuple[object, ...], list[_Point]] = {}
     for row, tokens, average in known:
-        key = (replace(row, ratio=1).alone(), row.refusion, str(row.options.get(row.refusion)), row.is_baseline)
+        key = (row.uncompressed().alone(), row.refusion, str(row.options.get(row.refusion)), row.is_baseline)
         lines.setdefault(key, []).append(_Point(row, average, tokens, places[row.index]))
     refusions = list(dict.fromkeys(key[1:3] for key in lines if key[1] != NONE))
     colours = projector_colours(scores)
     return [
         _Series(
-            name=row_name(replace(line[0].row, ratio=1), definition),
+            name=row_name(line[0].row.uncompressed(), definition),
             marker=svg.MARKERS[refusions.index(key[1:3]) % len(svg.MARKERS)] if key[1] != NONE else svg.MARKERS[0],
             colour=INK if line[0].row.is_baseline else colours[line[0].row.projector],
             points=tuple(sorted(line, key=lambda point: -point.tokens)),

@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 
 from vr_eval.catalog.official_tasks import OFFICIAL
-from vr_eval.report.configurations import NONE, Configuration, read_configurations
+from vr_eval.methods.registry import NONE
+from vr_eval.records.columns import CELL_ID, CLUSTER, DOC_ID, FAILURE, KIND, LATENCY_MS, METRIC, SCORE, SUITE, TASK
+from vr_eval.report.configurations import Configuration, read_configurations
 from vr_eval.report.source import Source
 from vr_eval.stats import (
     Estimate,
@@ -156,8 +158,8 @@ class Scores:
 def read_scores(source: Source) -> Scores:
     """Scores of all cells of a run, those without a single record included."""
     records = source.records
-    tasks = tuple(_task(frame) for _, frame in records.groupby("task", sort=False))
-    latency = records[records["failure"] == ""].groupby("cell_id")["latency_ms"].mean()
+    tasks = tuple(_task(frame) for _, frame in records.groupby(TASK, sort=False))
+    latency = records[records[FAILURE] == ""].groupby(CELL_ID)[LATENCY_MS].mean()
     return Scores(
         configurations=read_configurations(source),
         tasks=tasks,
@@ -166,21 +168,21 @@ def read_scores(source: Source) -> Scores:
 
 
 def _task(frame: pd.DataFrame) -> Task:
-    first = frame.drop_duplicates("doc_id").sort_values("doc_id")
-    doc_ids = first["doc_id"].to_numpy()
+    first = frame.drop_duplicates(DOC_ID).sort_values(DOC_ID)
+    doc_ids = first[DOC_ID].to_numpy()
     scores, answered = {}, {}
-    for cell, rows in frame.groupby("cell_id", sort=False):
+    for cell, rows in frame.groupby(CELL_ID, sort=False):
         values = np.full(doc_ids.size, np.nan)
-        values[np.searchsorted(doc_ids, rows["doc_id"].to_numpy())] = rows["score"].to_numpy(dtype=float)
+        values[np.searchsorted(doc_ids, rows[DOC_ID].to_numpy())] = rows[SCORE].to_numpy(dtype=float)
         scores[str(cell)] = values
         answered[str(cell)] = int((~np.isnan(values)).sum())
     return Task(
-        suite=str(first["suite"].iloc[0]),
-        name=str(first["task"].iloc[0]),
-        metric=str(first["metric"].iloc[0]),
+        suite=str(first[SUITE].iloc[0]),
+        name=str(first[TASK].iloc[0]),
+        metric=str(first[METRIC].iloc[0]),
         doc_ids=doc_ids,
-        clusters=first["cluster"].to_numpy(dtype=object).astype(str),
-        kinds=first["kind"].to_numpy(dtype=object).astype(str),
+        clusters=first[CLUSTER].to_numpy(dtype=object).astype(str),
+        kinds=first[KIND].to_numpy(dtype=object).astype(str),
         scores=scores,
         answered=answered,
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vr_eval.methods.registry import METHODS
+from vr_eval.methods.registry import METHODS, NONE
 from vr_eval.report.columns import Built, Column, Entry, build_column
-from vr_eval.report.configurations import NONE
 from vr_eval.report.definition import Definition
 from vr_eval.report.notation import NOTHING, listing, plural, visible
 from vr_eval.report.scores import Scores

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from vr_eval.errors import sanitize_terminal
+from vr_eval.records.columns import FAILURE, IS_BASELINE, LABEL, RANDOM, WEIGHTS
 from vr_eval.report.columns import Column, Entry
 from vr_eval.report.notation import MINUS, NOTHING, points
 from vr_eval.report.tables import RANDOM_WEIGHTS, Row, Table
@@ -24,13 +25,13 @@ def to_csv(table: Table) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     marked = {column.key for column in table.columns if any(entry.mark for entry in table.column(column.key))}
     estimated = {column.key for column in table.columns if any(entry.estimate for entry in table.column(column.key))}
-    header = ["label", "is_baseline"]
+    header = [LABEL, IS_BASELINE]
     for column in table.columns:
         key = column.key.removeprefix("suite:")
         header += [key, *([f"{key}_low", f"{key}_high"] if column.key in estimated else [])]
         header += [f"{key}_mark"] if column.key in marked else []
-    random = ["random"] * table.random_weights
-    writer.writerow([*map(_inert, header), "failure", *(["weights"] * table.random_weights)])
+    random = [RANDOM] * table.random_weights
+    writer.writerow([*map(_inert, header), FAILURE, *([WEIGHTS] * table.random_weights)])
     for row in table.rows:
         line = [_inert(row.label), str(int(row.is_baseline))]
         for column, entry in zip(table.columns, row.entries, strict=True):

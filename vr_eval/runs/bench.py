@@ -146,7 +146,7 @@ def bench_grid(grid: Grid, device: str, repeats: int, say: Callable[[str], None]
     for number, cell in enumerate(reversed(cells.values()), start=1):
         say(f"[{number}/{len(cells)}] {cell.label}")
         costs.append(bench_cell(cell, on, repeats, loading))
-    environment = {key: value for key, value in describe(new_run_id()).items() if key in ENVIRONMENT}
+    environment = {key: value for key, value in asdict(describe(new_run_id())).items() if key in ENVIRONMENT}
     how = (grid.random_weights, loading.dtype, loading.attention)
     return Bench(grid.name, str(on), *how, PROMPT_TOKENS, repeats, environment, tuple(costs))
 
@@ -191,8 +191,8 @@ def cost_of(
         trained=trained,
         random_weights=random_weights,
         vision_tokens=flops.vision_tokens,
-        parameters=parameters["total"],
-        method_parameters=parameters["method"],
+        parameters=parameters.total,
+        method_parameters=parameters.method,
         prefill_gflops=flops.gflops,
         tower_gflops=flops.tower_gflops,
         prefill_ms=measured["prefill"].median_ms,

@@ -9,7 +9,7 @@ from typing import Any
 from vr_eval.catalog.task_content import WORDS, Content, changed, task_content
 from vr_eval.config.grid import Grid
 from vr_eval.files import write_atomic
-from vr_eval.runs.folder import CellFolder
+from vr_eval.records.folder import CellFolder
 
 
 def content_of(grid: Grid) -> dict[str, Content]:

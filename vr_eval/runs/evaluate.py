@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from vr_eval.adapters.answering import Answerer
 from vr_eval.adapters.data import commit_of
@@ -19,6 +18,7 @@ from vr_eval.checksums import read_manifest
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, cell_identity, checkpoint_id
+from vr_eval.environment import Environment
 from vr_eval.files import write_atomic
 from vr_eval.measure.flops import prefill_flops
 from vr_eval.measure.parameters import parameter_counts
@@ -26,10 +26,13 @@ from vr_eval.models.build import cell_model
 from vr_eval.models.features import FeatureStore, levels_of
 from vr_eval.models.hub import check_loading, quiet_loading
 from vr_eval.paths import PACKAGE
-from vr_eval.runs import records
+from vr_eval.records.cell import CellRecord, MetricsRecord, Origin, TaskMetrics
+from vr_eval.records.columns import CellColumns, SampleColumns
+from vr_eval.records.folder import CellFolder
+from vr_eval.records.frame import sample_frame, write_frame
+from vr_eval.records.json_file import plain
 from vr_eval.runs.content import content_of
 from vr_eval.runs.device import pick_device
-from vr_eval.runs.folder import CellFolder
 from vr_eval.runs.journal import Journal
 from vr_eval.stats import stratified_mean
 
@@ -47,7 +50,7 @@ class Session:
     """
 
     def __init__(
-        self, grid: Grid, cells: Sequence[Cell], device: str, batch_size: int, environment: dict[str, Any]
+        self, grid: Grid, cells: Sequence[Cell], device: str, batch_size: int, environment: Environment
     ) -> None:
         """`cells`: those to be evaluated.
 
@@ -66,7 +69,7 @@ class Session:
         sizes = [len(task.eval_docs) for task in self.tasks.values()]
         self.questions = sum(min(size, grid.limit or size) for size in sizes)
 
-    def run(self, cell: Cell, checkpoint: Path | None, folder: CellFolder, progress: Progress) -> dict[str, Any]:
+    def run(self, cell: Cell, checkpoint: Path | None, folder: CellFolder, progress: Progress) -> MetricsRecord:
         """Evaluate `cell` from its checkpoint (None: on random weights) and write its folder; returns its metrics.
 
         Raises:
@@ -78,7 +81,7 @@ class Session:
         model.to_inference()
         if not self.grid.loading.placed:
             model.to(self.device)
-        costs = {"parameters": parameters, "prefill": prefill_flops(model).to_dict()}
+        prefill = prefill_flops(model).rounded()
         journal = Journal(folder.journal, self.local)
         answerer = Answerer(
             model,
@@ -97,76 +100,74 @@ class Session:
             results = [evaluate(lm, task, self.grid.limit, arguments) for task in self.tasks.values()]
         finally:
             lm.release()
-        about = self._about(cell, costs, checkpoint, time.monotonic() - started)
+        about = CellRecord(
+            **plain(CellColumns.of(cell, self.grid)),
+            status="done",
+            identity=cell_identity(cell, self.grid),
+            recipe=dataclasses.asdict(cell.recipe),
+            checkpoint=_origin(checkpoint_id(cell), checkpoint),
+            data_commits=self.commits,
+            parameters=parameters,
+            prefill=prefill,
+            evaluate_seconds=round(time.monotonic() - started, 1),
+            batch_size=self.batch_size,
+            device=str(self.device),
+            decoding=self.grid.decoding.stated,
+            loading=dataclasses.asdict(self.grid.loading),
+            environment=self.environment,
+        )
         metrics = self._metrics(name, results)
         self._write(folder, about, metrics, results)
         return metrics
 
     def _write(
-        self, folder: CellFolder, about: dict[str, Any], metrics: dict[str, Any], results: Sequence[TaskResult]
+        self, folder: CellFolder, about: CellRecord, metrics: MetricsRecord, results: Sequence[TaskResult]
     ) -> None:
+        suites = {task: suite for suite, task in self.grid.tasks}
         for result in results:
-            write_atomic(folder.path / "lmms" / f"{result.task}.json", _json(result.output))
-        rows = [_row(result, scored, self.environment["run_id"]) for result in results for scored in result.questions]
-        records.write_frame(records.sample_frame(rows), folder.samples)
-        write_atomic(folder.about, _json(about))
-        write_atomic(folder.metrics, _json(metrics))
+            write_atomic(folder.output(result.task), json.dumps(result.output, indent=1, default=str) + "\n")
+        samples = [
+            _sample(suites[result.task], result, scored, self.environment.run_id)
+            for result in results
+            for scored in result.questions
+        ]
+        write_frame(sample_frame(samples), folder.samples)
+        about.write(folder.about)
+        metrics.write(folder.metrics)
         folder.error.unlink(missing_ok=True)
 
-    def _about(self, cell: Cell, costs: dict[str, Any], checkpoint: Path | None, seconds: float) -> dict[str, Any]:
-        return records.cell_columns(cell, self.grid) | {
-            "status": "done",
-            "identity": cell_identity(cell, self.grid),
-            "recipe": dataclasses.asdict(cell.recipe),
-            "checkpoint": {"id": checkpoint_id(cell), **_origin(checkpoint)},
-            "data_commits": self.commits,
-            **costs,
-            "evaluate_seconds": round(seconds, 1),
-            "batch_size": self.batch_size,
-            "device": str(self.device),
-            "decoding": self.grid.decoding.stated,
-            "loading": dataclasses.asdict(self.grid.loading),
-            "environment": self.environment,
-        }
-
-    def _metrics(self, name: str, results: Sequence[TaskResult]) -> dict[str, Any]:
+    def _metrics(self, name: str, results: Sequence[TaskResult]) -> MetricsRecord:
         tasks = {result.task: task_metrics(result) for result in results}
-        return {
-            "cell_id": name,
-            "run_id": self.environment["run_id"],
-            "failures": sum(task["failures"] for task in tasks.values()),
-            "tasks": tasks,
-        }
+        failures = sum(task.failures for task in tasks.values())
+        return MetricsRecord(name, self.environment.run_id, failures, tasks)
 
 
-def _origin(checkpoint: Path | None) -> dict[str, Any]:
+def _origin(name: str, checkpoint: Path | None) -> Origin:
+    """Of the checkpoint `name` in its folder; None: random weights."""
     if checkpoint is None:
-        return {"origin": "random", "path": None, "sources": {}}
+        return Origin(name, "random", None, {})
     shipped = checkpoint.is_relative_to(PACKAGE)
     # The place of a shipped one is the same in every checkout and every wheel.
     path = checkpoint.relative_to(PACKAGE.parent) if shipped else checkpoint
     # By model of the hub the commit that its weights, or those that it was trained from, are of.
     sources = read_manifest(checkpoint).get("sources", {})
-    return {"origin": "shipped" if shipped else "trained", "path": str(path), "sources": sources}
+    return Origin(name, "shipped" if shipped else "trained", str(path), sources)
 
 
-def task_metrics(result: TaskResult) -> dict[str, Any]:
-    """Score (0 to 100, over the answered questions), counts and coverage of one task.
-
-    `lmms_eval` is the aggregate that lmms-eval computed itself; there a failed question is a wrong one. For an official
-    task, `official` holds that and its other metrics in points.
-    """
+def task_metrics(result: TaskResult) -> TaskMetrics:
+    """Score, counts and coverage of one task."""
     scores = [scored.score for scored in result.questions if not scored.answer.failure]
     asked = len(result.questions)
-    return {
-        "metric": result.metric,
-        "score": _task_score(result, scores) if scores else None,
-        "n": len(scores),
-        "asked": asked,
-        "coverage": len(scores) / asked,
-        "failures": asked - len(scores),
-        "lmms_eval": result.aggregate,
-    } | ({"official": dict(result.official)} if result.official else {})
+    return TaskMetrics(
+        metric=result.metric,
+        score=_task_score(result, scores) if scores else None,
+        n=len(scores),
+        asked=asked,
+        coverage=len(scores) / asked,
+        failures=asked - len(scores),
+        lmms_eval=result.aggregate,
+        official=dict(result.official) or None,
+    )
 
 
 def _task_score(result: TaskResult, answered: Sequence[float]) -> float | None:
@@ -180,25 +181,22 @@ def _task_score(result: TaskResult, answered: Sequence[float]) -> float | None:
     return estimate.value if estimate.known else None
 
 
-def _row(result: TaskResult, scored: Scored, run_id: str) -> dict[str, Any]:
+def _sample(suite: str, result: TaskResult, scored: Scored, run_id: str) -> SampleColumns:
     doc, answer, official = scored.doc, scored.answer, OFFICIAL.get(result.task)
     kind, cluster = (official.kind, official.cluster) if official is not None else ("kind", "")
-    return {
-        "task": result.task,
-        "metric": result.metric,
-        "doc_id": scored.doc_id,
-        "cluster": str(doc.get(cluster or "image_id", scored.doc_id)),
-        "kind": str(doc.get(kind, "")),
-        "question": str(doc.get("question", scored.prompt)),
-        "answer": answer.text,
-        "target": scored.target,
-        "score": scored.score,
-        "failure": answer.failure,
-        "latency_ms": answer.latency_ms,
-        "new_tokens": answer.new_tokens,
-        "run_id": run_id,
-    }
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, indent=1, default=str) + "\n"
+    return SampleColumns(
+        suite=suite,
+        task=result.task,
+        metric=result.metric,
+        doc_id=scored.doc_id,
+        cluster=str(doc.get(cluster or "image_id", scored.doc_id)),
+        kind=str(doc.get(kind, "")),
+        question=str(doc.get("question", scored.prompt)),
+        answer=answer.text,
+        target=scored.target,
+        score=scored.score,
+        failure=answer.failure,
+        latency_ms=answer.latency_ms,
+        new_tokens=answer.new_tokens,
+        run_id=run_id,
+    )

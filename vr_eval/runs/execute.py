@@ -7,7 +7,6 @@ heavy is imported unless a cell is left to do.
 from __future__ import annotations
 
 import errno
-import json
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,12 @@ from vr_eval.errors import InputError, Problem, VrEvalError, sanitize_terminal
 from vr_eval.files import write_atomic
 from vr_eval.places import check_all, check_data_cache, check_home, check_hub_cache, check_temporary
 from vr_eval.processes import ALONE, Spread, processes
+from vr_eval.records.cell import CellRecord, MetricsRecord
+from vr_eval.records.columns import CellColumns
+from vr_eval.records.folder import CellFolder, RunFolder
+from vr_eval.records.json_file import plain, write_json
 from vr_eval.runs.content import changed_since, content_of, renew
-from vr_eval.runs.folder import ENVIRONMENT, LOCK, CellFolder, cell_folder, check_run_dir, write_grid
+from vr_eval.runs.folder import check_run_dir, write_grid
 from vr_eval.runs.lock import check_free, locked
 from vr_eval.runs.origins import several_commits
 from vr_eval.runs.plan import check_training_data
@@ -51,7 +54,7 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
     """
     run_dir = out or grid.run_dir
     check_run_dir(run_dir, grid)
-    check_free(run_dir / LOCK)
+    check_free(RunFolder(run_dir).lock)
     content = content_of(grid)
     changed = {cell: changed_since(_folder(run_dir, cell, grid), content) for cell in grid.cells}
     pending = [cell for cell in grid.cells if changed[cell] or not _folder(run_dir, cell, grid).complete]
@@ -59,13 +62,13 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
         check_training_data(grid)
     _check_places(pending)
     session = _session(grid, pending, device, batch_size or grid.batch_size) if pending else None
-    with locked(run_dir / LOCK):
+    with locked(RunFolder(run_dir).lock):
         check_run_dir(run_dir, grid)  # another run may have begun here meanwhile
         write_grid(run_dir, grid)
         _forget(grid, run_dir, changed, content)
         failed: dict[str, _Failure] = {}
         if session is not None:
-            write_atomic(run_dir / ENVIRONMENT, json.dumps(session.environment, indent=1) + "\n")
+            write_json(session.environment, RunFolder(run_dir).environment)
             failed = _evaluate(session, pending, run_dir, content)
         else:
             Progress.say(f"all {len(grid.cells)} cells are evaluated already")
@@ -198,22 +201,19 @@ def _evaluate(
 
 
 def _write_failure(folder: CellFolder, cell: Cell, grid: Grid, error: Exception) -> None:
-    from vr_eval.runs.records import cell_columns
-
     write_atomic(folder.error, "".join(traceback.format_exception(error)))
     if not folder.evaluated:  # results of an earlier run, of which some questions were tried again, stay
-        about = cell_columns(cell, grid) | {"status": "failed", "failure": _first_line(error)}
-        write_atomic(folder.about, json.dumps(about, indent=1) + "\n")
+        columns = plain(CellColumns.of(cell, grid))
+        CellRecord(**columns, status="failed", failure=_first_line(error)).write(folder.about)
 
 
 def _sort_out(run_dir: Path, current: set[str]) -> None:
     """Put the `cell.json` of cells that the grid no longer has aside, so that its report leaves them out."""
-    for folder in (run_dir / "cells").glob("*"):
-        about, aside = folder / "cell.json", folder / "cell.aside.json"
-        if folder.name in current and aside.exists() and not about.exists():
-            aside.replace(about)
-        elif folder.name not in current and about.exists():
-            about.replace(aside)
+    for folder in RunFolder(run_dir).cells():
+        if folder.path.name in current and folder.aside.exists() and not folder.about.exists():
+            folder.aside.replace(folder.about)
+        elif folder.path.name not in current and folder.about.exists():
+            folder.about.replace(folder.aside)
 
 
 def _report(run_dir: Path, grid: Grid, tasks: Any) -> None:
@@ -232,16 +232,16 @@ def _report(run_dir: Path, grid: Grid, tasks: Any) -> None:
 
 
 def _folder(run_dir: Path, cell: Cell, grid: Grid) -> CellFolder:
-    return cell_folder(run_dir, cell_id(cell, grid))
+    return RunFolder(run_dir).cell(cell_id(cell, grid))
 
 
 def _name(cell: Cell, grid: Grid) -> str:
     return cell.label if len(grid.seeds) == 1 else f"{cell.label} (seed {cell.seed})"
 
 
-def _summary(metrics: dict[str, Any]) -> str:
-    scores = [f"{task} {_shown(entry['score'])}" for task, entry in metrics["tasks"].items()]
-    failures = metrics["failures"]
+def _summary(metrics: MetricsRecord) -> str:
+    scores = [f"{name} {_shown(task.score)}" for name, task in metrics.tasks.items()]
+    failures = metrics.failures
     return ", ".join(scores) + (f"; {failures} questions failed, the same command asks them again" if failures else "")
 
 

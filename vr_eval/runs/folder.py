@@ -1,11 +1,9 @@
-"""The run directory: where things lie in it, and whether a grid may write to it."""
+"""Whether a grid may write to a run directory, and the grid that is written there."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,67 +13,7 @@ from vr_eval.config.grid import Grid
 from vr_eval.errors import InputError, Problem
 from vr_eval.files import write_atomic
 from vr_eval.methods.spec import MethodFile
-
-LOCK = "lock"
-GRID = "grid.yaml"
-ENVIRONMENT = "environment.json"
-RECORDS = "records.parquet"
-
-
-@dataclass(frozen=True)
-class CellFolder:
-    """The folder of one cell in a run directory."""
-
-    path: Path
-
-    @property
-    def about(self) -> Path:
-        """What the cell is, where its checkpoint came from and what it was evaluated with."""
-        return self.path / "cell.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Scores per task; written last, so that a folder with it has samples too."""
-        return self.path / "metrics.json"
-
-    @property
-    def samples(self) -> Path:
-        """One row per question."""
-        return self.path / "samples.parquet"
-
-    @property
-    def journal(self) -> Path:
-        """Answers as they come in."""
-        return self.path / "answers.jsonl"
-
-    @property
-    def tasks(self) -> Path:
-        """What its tasks held when it was asked (`config.task_content`)."""
-        return self.path / "tasks.json"
-
-    @property
-    def error(self) -> Path:
-        """The traceback of a cell that failed."""
-        return self.path / "error.txt"
-
-    @property
-    def evaluated(self) -> bool:
-        """Whether there are scores, possibly with failed questions."""
-        return self.metrics.is_file() and self.samples.is_file()
-
-    @property
-    def complete(self) -> bool:
-        """Whether every question has an answer, so that nothing is left to do."""
-        try:
-            metrics: dict[str, Any] = json.loads(self.metrics.read_text(encoding="utf-8"))
-            return self.evaluated and metrics["failures"] == 0
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-
-
-def cell_folder(run_dir: Path, cell_id: str) -> CellFolder:
-    """The folder of the cell `cell_id`."""
-    return CellFolder(run_dir / "cells" / cell_id)
+from vr_eval.records.folder import LOCK, RunFolder
 
 
 def check_run_dir(run_dir: Path, grid: Grid) -> None:
@@ -103,7 +41,7 @@ def check_run_dir(run_dir: Path, grid: Grid) -> None:
         raise InputError(Problem(f"no permission to write to {existing}", file=str(run_dir), hint=hint))
     if existing != run_dir:
         return
-    content = _content(run_dir / GRID)
+    content = _content(RunFolder(run_dir).grid)
     other = str(content["name"]) if "name" in content else None
     if other is None and any(entry.name != LOCK and not entry.name.startswith(".") for entry in run_dir.iterdir()):
         raise InputError(Problem("this folder is not empty and holds no run", file=str(run_dir), hint=hint))
@@ -133,7 +71,7 @@ def grid_text(grid: Grid) -> str:
 
 def write_grid(run_dir: Path, grid: Grid) -> None:
     """Keep the resolved grid, and beside it the method files as they were executed, so that the folder can move on."""
-    write_atomic(run_dir / GRID, grid_text(grid))
+    write_atomic(RunFolder(run_dir).grid, grid_text(grid))
     for file, copy in _copies(grid).items():
         write_atomic(run_dir / copy, file.content)
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from vr_eval.catalog.tasks import Folders
 from vr_eval.errors import InputError
+from vr_eval.records.columns import CLUSTER, DOC_ID, TASK
 from vr_eval.report import choose_samples, has_images, save_images
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def keep_images(
     Raises:
         InputError: The disk is full.
     """
-    clusters = records.drop_duplicates(["task", "doc_id"]).set_index(["task", "doc_id"])["cluster"]
+    clusters = records.drop_duplicates([TASK, DOC_ID]).set_index([TASK, DOC_ID])[CLUSTER]
     wanted: dict[tuple[str, str], int] = {}
     for task, doc in choose_samples(records):
         cluster = str(clusters.loc[(task, doc)])

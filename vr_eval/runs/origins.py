@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id
-from vr_eval.runs.folder import cell_folder
+from vr_eval.records.cell import CellRecord
+from vr_eval.records.folder import RunFolder
 
 
 def several_commits(run_dir: Path, grid: Grid) -> Iterator[str]:
-    """A sentence for each model of the hub of which the evaluated cells of `grid` are of several commits."""
+    """A sentence for each model of the hub of which the evaluated cells of `grid` are of several commits.
+
+    Raises:
+        InputError: The `cell.json` of a cell is damaged.
+    """
     found: dict[str, dict[str, str]] = {}
     for cell in grid.cells:
-        for name, commit in _sources(cell_folder(run_dir, cell_id(cell, grid)).about).items():
+        for name, commit in _sources(RunFolder(run_dir).cell(cell_id(cell, grid)).about).items():
             found.setdefault(name, {}).setdefault(commit, cell.label)
     for name, commits in found.items():
         if len(commits) > 1:
@@ -26,10 +30,7 @@ def several_commits(run_dir: Path, grid: Grid) -> Iterator[str]:
             )
 
 
-def _sources(about: Path) -> dict[str, str]:
+def _sources(about: Path) -> Mapping[str, str]:
     """What the `cell.json` of a cell says of its weights; nothing where it is not there or of before."""
-    try:
-        content = json.loads(about.read_text(encoding="utf-8"))
-        return dict(content["checkpoint"]["sources"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    checkpoint = CellRecord.read(about).checkpoint if about.is_file() else None
+    return (checkpoint.sources if checkpoint is not None else None) or {}

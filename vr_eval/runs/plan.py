@@ -255,8 +255,8 @@ def _plan_cell(
     cell: Cell, grid: Grid, run_dir: Path, training: set[str], content: Mapping[str, Content]
 ) -> PlannedCell:
     from vr_eval.config.checkpoint_folders import find_checkpoint
+    from vr_eval.records.folder import RunFolder
     from vr_eval.runs.content import answers_left, changed_since
-    from vr_eval.runs.folder import CellFolder
 
     backbone = cell.spec
     name, result = checkpoint_id(cell), cell_id(cell, grid)
@@ -265,7 +265,7 @@ def _plan_cell(
     if checkpoint is not None and state == "to train":
         state = "shipped" if checkpoint.is_relative_to(PACKAGE) else "trained"
     questions = _total(questions_of(task, backbone, grid.limit, grid.tasks_path) for _, task in grid.tasks)
-    folder = CellFolder(run_dir / "cells" / result)
+    folder = RunFolder(run_dir).cell(result)
     stale = changed_since(folder, content)
     evaluated, begun = folder.metrics.is_file() and not stale, answers_left(folder, stale)
     cached = begun if questions is None else questions if evaluated else min(begun, questions)
