@@ -19,6 +19,7 @@ from vr_eval.catalog.backbones import MICRO, weights_hash
 from vr_eval.checksums import FILES, MANIFEST, check_checkpoints, file_hashes, read_manifest
 from vr_eval.cli import main
 from vr_eval.errors import InputError
+from vr_eval.methods.registry import METHODS
 from vr_eval.models.checkpoints import load_checkpoint
 from vr_eval.models.pretrained import load_pretrained
 from vr_eval.paths import PACKAGE
@@ -55,6 +56,16 @@ def test_what_travels_with_the_project_states_all_its_files(folder: Path) -> Non
     assert set(READ) <= set(manifest[FILES])
     assert manifest[FILES] == file_hashes(folder)
     assert manifest["identity"]["weights"] == weights_hash(MICRO)
+
+
+@pytest.mark.parametrize("packages", [["my-method==1.0"], "my-method", {"avg_pool": 1}, None])
+def test_damaged_packages_of_a_method_that_is_not_here_are_one_error(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, packages: object
+) -> None:
+    manifest = read_manifest(checkpoint)
+    (checkpoint / MANIFEST).write_text(json.dumps({**manifest, "packages": packages}))
+    monkeypatch.delitem(METHODS, "avg_pool")
+    assert refused(checkpoint) == f"{checkpoint / MANIFEST}: packages: the manifest is damaged"
 
 
 def test_a_saved_checkpoint_loads_and_states_all_its_files(checkpoint: Path) -> None:
