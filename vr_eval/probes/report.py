@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from vr_eval.files import write_atomic
@@ -17,7 +14,7 @@ from vr_eval.probes.records import ProbeRun, read_run
 from vr_eval.probes.sentences import dense_sentence, density_sentence, depth_sentence, heat_sentence
 from vr_eval.probes.summary import Answers, long_table, questions_of
 from vr_eval.probes.tables import dense_table, drop_table, pair_table
-from vr_eval.report.html import TEMPLATES
+from vr_eval.report.html import digest, page_templates
 from vr_eval.report.notation import visible
 from vr_eval.report.svg import Drawing, drawing
 from vr_eval.report.tables import RANDOM_WEIGHTS, Table
@@ -111,17 +108,10 @@ def _file_name(title: str, number: int) -> str:
 
 
 def _render(run: ProbeRun, sections: Sequence[Section], rest: Sequence[Table]) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_templates()
     # The style is a file of this package, not data; the policy allows just these bytes, and no script at all.
     style = environment.get_template("style.css.j2").render() + _EXTRA
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    policy = f"default-src 'none'; img-src data:; style-src '{digest(style)}'; base-uri 'none'; form-action 'none'"
     about = run.about
     facts = [
         ("Backbone", visible(about["backbone"], 60) + (", random weights" if about.get("random_weights") else "")),

@@ -50,23 +50,27 @@ class Page:
     definition: Definition
 
 
-def render(page: Page) -> str:
-    """The page as HTML."""
-    environment = Environment(
+def page_templates() -> Environment:
+    """Where the templates of pages come from: what data says is escaped, and a name that is missing is an error."""
+    return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=False,
     )
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    environment = page_templates()
     environment.filters["signed"] = signed
     environment.filters["groupby_run"] = _runs
     # These two are files of this package, not data: they go in as they are, and the policy allows just these bytes.
     style = environment.get_template("style.css.j2").render()
     script = environment.get_template("script.js.j2").render()
     policy = (
-        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        f"default-src 'none'; img-src data:; style-src '{digest(style)}'; script-src '{digest(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
     shared = {"style": Markup(style), "script": Markup(script), "policy": policy, "samples_json": Markup(page.samples)}
@@ -121,5 +125,6 @@ def _inline_json(content: Mapping[str, Any]) -> str:
     return text
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """What a policy allows a piece of style or script by."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
