@@ -38,7 +38,7 @@ def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         ["--help"],
         ["plan", "--help"],
         ["plan", "projectors"],
-        ["plan", "ablations/projectors.yaml", "--json", "--set", "recipe.stage2_steps=5"],
+        ["plan", "ablations/projectors.yaml", "--json", "--set", "recipe.stage2.steps=5"],
         ["list", "methods"],
         ["list", "backbones"],
         ["list", "ablations"],

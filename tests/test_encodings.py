@@ -18,7 +18,7 @@ from vr_eval.runs.folder import grid_text
 GRID = "# What does it cost?\nname: größe\nbackbone: micro\ntasks: [vr_micro_ocr]\ncells: [{projector: mlp}]\n"
 FILES = {
     "grid.yaml": GRID.replace("größe", "a") + "recipe: {from: own.yaml}\n",
-    "own.yaml": "# größer\nstage2_steps: 7\n",
+    "own.yaml": "# größer\nstage2: {steps: 7}\n",
     "probe.yaml": "# Where is it?\nkind: probe\nname: a\ngrids: [grid.yaml]\n",
     "task.yaml": "task: größe\ndataset_path: parquet\n",
     "report.yaml": "# größer\ncolumns: [tokens]\n",
@@ -47,7 +47,7 @@ def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path, monkeypatch: pyt
     write(tmp_path / "marked", mark=codecs.BOM_UTF8)
     monkeypatch.chdir(tmp_path / "marked")
     grid = load_grid("grid.yaml")
-    assert grid.recipe.stage2_steps == 7
+    assert grid.recipe.stage2.steps == 7
     assert grid_text(grid).startswith("# What does it cost?\n")
     assert load_probes("probe.yaml").cells == plain["probe.yaml"].cells  # type: ignore[attr-defined]
     assert _question("probe.yaml") == "Where is it?"

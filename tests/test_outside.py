@@ -19,7 +19,7 @@ name: outside
 backbone: micro
 tasks: [vr_micro_ocr]
 cells: [{projector: max_pool, ratio: 4, max_pool.bias: false}]
-recipe: {images: 8, stage1_steps: 2, stage2_steps: 1, batch_size: 2}
+recipe: {images: 8, batch_size: 2, stage1: {steps: 2}, stage2: {steps: 1}}
 limit: 4
 """
 

@@ -31,7 +31,9 @@ tasks: [vr_micro_ocr]
 limit: 2
 cells: [{projector: mlp}]
 """
-TRAINED = GRID.replace("shipped", "trained") + "recipe: {stage1_steps: 1, stage2_steps: 1, batch_size: 2, images: 4}\n"
+TRAINED = (
+    GRID.replace("shipped", "trained") + "recipe: {stage1: {steps: 1}, stage2: {steps: 1}, batch_size: 2, images: 4}\n"
+)
 PROBES = "kind: probe\nname: probes\ngrids: [shipped.yaml]\ndata: [glyphs]\n"
 VARIABLES = ("HOME", "VR_EVAL_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE")
 Ended = subprocess.CompletedProcess[str]
@@ -93,7 +95,7 @@ def test_without_a_home_folder_the_places_are_unknown(homeless: None) -> None:
 
 def test_what_travels_with_the_project_is_found_all_the_same(homeless: None) -> None:
     assert all(find_checkpoint(cell) is not None for cell in load_grid("projectors").cells)
-    assert find_checkpoint(load_grid("projectors", ["recipe.stage1_steps=3"]).cells[0]) is None
+    assert find_checkpoint(load_grid("projectors", ["recipe.stage1.steps=3"]).cells[0]) is None
 
 
 @pytest.mark.parametrize("variable", ["VR_EVAL_HOME", "HF_HOME", "HF_DATASETS_CACHE", "LMMS_EVAL_DATASETS_CACHE"])

@@ -179,7 +179,7 @@ def _positive(text: str) -> int:
 def _add_grid(parser: argparse.ArgumentParser, *, limit: bool = True, optional: bool = False) -> None:
     text = "grid file, or the name of an ablation such as `projectors`"
     parser.add_argument("file", metavar="FILE", nargs="?" if optional else None, help=text)
-    _add_overrides(parser, "recipe.stage2_steps=50 or seeds=[0,1]")
+    _add_overrides(parser, "recipe.stage2.steps=50 or seeds=[0,1]")
     if limit:
         parser.add_argument("--limit", metavar="N", type=_positive, help="first N questions of each task only")
     parser.add_argument("--backbone", metavar="NAME", help="backbone in place of the file's")

@@ -29,7 +29,7 @@ def test_every_problem_of_a_file_is_reported_at_once_in_the_order_of_lines(refus
           projector: [avg_pol]
           ratoi: [4]
           refusion: [vision_remeber]
-        recipe: {stage2_step: 5, warmup: 2}
+        recipe: {warmpu: 5, stage2: {step: 5}, warmup: 2}
         batch_size: many
         """
     )
@@ -45,11 +45,12 @@ def test_every_problem_of_a_file_is_reported_at_once_in_the_order_of_lines(refus
         ["grid.yaml:8", "grid.projector"],
         ["grid.yaml:9", "grid.ratoi"],
         ["grid.yaml:10", "grid.refusion"],
-        ["grid.yaml:11", "recipe.stage2_step"],
+        ["grid.yaml:11", "recipe.warmpu"],
         ["grid.yaml:11", "recipe.warmup"],
+        ["grid.yaml:11", "recipe.stage2.step"],
         ["grid.yaml:12", "batch_size"],
     ]
-    for name in ("micro", "limit", "avg_pool", "ratio", "vision_remember", "stage2_steps"):
+    for name in ("micro", "limit", "avg_pool", "ratio", "vision_remember", "warmup", "steps"):
         assert f"did you mean '{name}'?" in message
 
 
@@ -178,8 +179,11 @@ def test_a_binary_file_is_an_error(tmp_path: Path) -> None:
         (HEAD + "cells: [{projector: mlp}]\nsuites: [4]", "suites: must be names (given: 4"),
         (HEAD + "cells: [{projector: mlp}]\ntasks: [vr_micro_orc]", "unknown task (given: 'vr_micro_orc'"),
         (HEAD + "cells: [{projector: mlp}]\nrecipe: [1]", "recipe: must be a mapping (given: [1]"),
-        (HEAD + "cells: [{projector: mlp}]\nrecipe: {lr_decoder: .nan}", "recipe.lr_decoder: this value does not fit"),
-        (HEAD + "cells: [{projector: mlp}]\nrecipe: {lr_decoder: 0}", "a number above 0, at most 1"),
+        (
+            HEAD + "cells: [{projector: mlp}]\nrecipe: {stage2: {lr_decoder: .nan}}",
+            "recipe.stage2.lr_decoder: this",
+        ),
+        (HEAD + "cells: [{projector: mlp}]\nrecipe: {stage2: {lr_decoder: 0}}", "a number above 0, at most 1"),
         (HEAD + "cells: [{projector: mlp}]\nrecipe: {lr_methods: 1}", "a mapping of names to: a number above 0"),
         (HEAD + "cells: [{projector: mlp}]\nrecipe: {lr_methods: {mlp: 2}}", "lr_methods: this value does not fit"),
         (
@@ -187,7 +191,7 @@ def test_a_binary_file_is_an_error(tmp_path: Path) -> None:
             "recipe.lr_methods.avg_pol: no method of this name learns",
         ),
         (HEAD + "cells: [{projector: mlp}]\nrecipe: {images: 10.0}", "recipe.images: this value does not fit"),
-        (HEAD + "cells: [{projector: mlp}]\nrecipe: {stage1_steps: 0, stage2_steps: 0}", "nothing is trained"),
+        (HEAD + "cells: [{projector: mlp}]\nrecipe: {stage1: {steps: 0}, stage2: {steps: 0}}", "nothing is trained"),
         (HEAD + "cells: [{projector: mlp}]\noptions: [a]", "options: must map methods to their options"),
         (HEAD + "cells: [{projector: mlp}]\noptions: {mpl: {}}", "options.mpl: unknown method (given: 'mpl'"),
         (HEAD + "cells: [{projector: mlp}]\noptions: {mlp: 4}", "options.mlp: must be a mapping of options"),
@@ -343,8 +347,10 @@ def test_a_huge_product_is_refused_at_once(refused: Refused) -> None:
         ("limit=[1", "--set: limit: not valid YAML"),
         ("lmit=1", "--set: lmit: unknown key"),
         ("limit.x=1", "--set: limit.x: there are no keys below limit"),
-        ("recipe.stage2_step=1", "--set: recipe.stage2_step: unknown key"),
-        ("recipe.stage2_steps=fast", "--set: recipe.stage2_steps: this value does not fit (given: 'fast'"),
+        ("recipe.stage2.step=1", "--set: recipe.stage2.step: unknown key"),
+        ("recipe.stage1.lr_tower=1e-6", "--set: recipe.stage1.lr_tower: unknown key"),
+        ("recipe.stage2=50", "--set: recipe.stage2: must be a mapping (given: 50; allowed: steps, "),
+        ("recipe.stage2.steps=fast", "--set: recipe.stage2.steps: this value does not fit (given: 'fast'"),
         ("options.tokenpacker.heads=7", "--set: options.tokenpacker.heads: tokenpacker: 7 heads do not divide"),
         ("grid.vision_remember.scope=[local, glob]", "--set: grid.vision_remember.scope: this value does not fit"),
         ("backbone=&x micro", "anchors and aliases"),

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vr_eval.catalog.fields import checked
-from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.recipe import STAGES, Recipe
 from vr_eval.cli import main
 from vr_eval.config.backbone_keys import DescribedBackbone
 from vr_eval.config.decoding import Decoding
@@ -32,7 +32,8 @@ Load = Callable[..., Grid]
 Refused = Callable[..., str]
 HEAD = "name: hostile\nbackbone: micro\n"
 MLP = f"{HEAD}cells: [{{projector: mlp}}]\n"
-OWNERS = (GridFile, Recipe, Decoding, DescribedBackbone, ProbeFile, *(spec.options for spec in METHODS.values()))
+RECIPES = (Recipe, *STAGES.values())
+OWNERS = (GridFile, *RECIPES, Decoding, DescribedBackbone, ProbeFile, *(spec.options for spec in METHODS.values()))
 SECONDS = 3.0
 """Of the processor, for one file; measured 0.0 to 1.4 on one core, the most where 30,000 values are counted."""
 
@@ -51,6 +52,9 @@ def numeric_places() -> Iterator[str]:
     yield f"{HEAD}grid: {{projector: [avg_pool], ratio: [4, ?]}}\n"
     yield f"{HEAD}cells: [{{projector: avg_pool, ratio: ?}}]\n"
     yield from (f"{MLP}recipe: {{{field.name}: ?}}\n" for field in dataclasses.fields(Recipe))
+    for name, stage in STAGES.items():
+        yield from (f"{MLP}recipe: {{{name}: {{{field.name}: ?}}}}\n" for field in dataclasses.fields(stage))
+    yield from (f"{MLP}recipe: {{{name}: ?}}\n" for name in ("stage1_steps", "lr_decoder"))
     yield from (f"{MLP}decoding: {{{field.name}: ?}}\n" for field in dataclasses.fields(Decoding))
     own = "name: mine, from: llava_1_5_7b"
     for field in dataclasses.fields(DescribedBackbone):
@@ -134,17 +138,17 @@ def _within(kind: Any, value: object) -> object:
     return [value] if "tuple" in text else {"tokenpacker": value} if "Mapping" in text else value
 
 
-@pytest.mark.parametrize("key", ["stage1_steps", "stage2_steps"])
-def test_steps_of_400_digits_are_refused_with_the_range(refused: Refused, key: str) -> None:
-    message = refused(f"{MLP}recipe: {{{key}: {10**399}}}\n")
-    assert f"grid.yaml:4: recipe.{key}: this value does not fit" in message
+@pytest.mark.parametrize("stage", STAGES)
+def test_steps_of_400_digits_are_refused_with_the_range(refused: Refused, stage: str) -> None:
+    message = refused(f"{MLP}recipe: {{{stage}: {{steps: {10**399}}}}}\n")
+    assert f"grid.yaml:4: recipe.{stage}.steps: this value does not fit" in message
     assert "allowed: a whole number from 0 to 1000000)" in message
     assert len(message) < 400
 
 
 def test_from_the_command_line_too(refused: Refused, load: Load) -> None:
-    message = refused(MLP, f"recipe.stage1_steps={'9' * 400}", f"limit={'9' * 5000}")
-    assert "--set: recipe.stage1_steps: this value does not fit" in message
+    message = refused(MLP, f"recipe.stage1.steps={'9' * 400}", f"limit={'9' * 5000}")
+    assert "--set: recipe.stage1.steps: this value does not fit" in message
     assert "--set: limit: this number is too long" in message
     assert "a number of thousands of digits" in refused(MLP, limit=10**5000)
     assert load(MLP, limit=1_000_000).limit == 1_000_000
@@ -186,7 +190,7 @@ HUGE = {
     ),
     "keys": (MLP + "".join(f"key{i}: 1\n" for i in range(1990)), f"{1990 - MAX_PROBLEMS} more problems"),
     "methods": (f"{HEAD}grid: {{projector: {listed(2000, lambda i: f'avg_poo{i}')}}}\n", "more problems"),
-    "text": (f"{MLP}recipe: {{stage1_data: {'a' * 450_000}}}\n", "text of at most 4096 characters"),
+    "text": (f"{MLP}recipe: {{stage1: {{data: {'a' * 450_000}}}}}\n", "text of at most 4096 characters"),
     "name": (f"backbone: micro\nname: {'a' * 450_000}\n", "cannot name a run"),
     "quotes": (f'{MLP}tasks: "{"a b " * 110_000}"\n', "unknown task"),
 }
@@ -210,15 +214,15 @@ def test_the_largest_grid_loads_and_comes_back(load: Load) -> None:
     assert load(grid.to_yaml()) == grid
 
 
-@pytest.mark.parametrize("key", ["stage1_data", "stage2_image_folder", "from"])
+@pytest.mark.parametrize("recipe", ["{stage1: {data: ?}}", "{stage2: {image_folder: ?}}", "{from: ?}"])
 @pytest.mark.parametrize("name", ["~nobody-of-this-name/data.json", "a" * 3000, '"nul\\0byte"', "a/" * 3000])
-def test_what_can_be_no_path_is_refused(refused: Refused, key: str, name: str) -> None:
-    assert "grid.yaml:4: " in (message := refused(f"{MLP}recipe: {{{key}: {name}}}\n"))
+def test_what_can_be_no_path_is_refused(refused: Refused, recipe: str, name: str) -> None:
+    assert "grid.yaml:4: " in (message := refused(f"{MLP}recipe: {recipe.replace('?', name)}\n"))
     assert "cannot be a path" in message or "no text" in message or "does not fit" in message
 
 
 def test_half_a_character_is_refused(refused: Refused) -> None:
-    assert "grid.yaml:4: a NUL or half of a character" in refused(f'{MLP}recipe: {{stage1_data: "a\\ud800"}}\n')
+    assert "grid.yaml:4: a NUL or half of a character" in refused(f'{MLP}recipe: {{stage1: {{data: "a\\ud800"}}}}\n')
 
 
 def test_a_number_that_cannot_be_written_has_words() -> None:

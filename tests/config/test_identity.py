@@ -14,7 +14,7 @@ import pytest
 from tests.config.grid_texts import PRODUCT, write_task
 from vr_eval.catalog.backbones import BACKBONES, MICRO, weights_hash
 from vr_eval.catalog.frozen import FrozenDict
-from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.recipe import STAGES, Recipe, SecondStage, Stage
 from vr_eval.catalog.tasks import _scan, task_fields, task_version
 from vr_eval.config import identity
 from vr_eval.config.cell import Cell
@@ -23,23 +23,37 @@ from vr_eval.config.identity import cell_id, checkpoint_id, digest
 from vr_eval.errors import InputError
 from vr_eval.methods.registry import METHODS
 
-NUMBERS = [
-    field for field in dataclasses.fields(Recipe) if isinstance(field.default, int | float) and field.name != "broken"
-]
 RECIPE = Recipe(
     images=10,
     questions=4,
-    stage1_steps=1,
-    stage2_steps=2,
     batch_size=3,
     lr_projector=1e-3,
-    lr_decoder=5e-4,
     warmup=0.03,
     weight_decay=0.0,
+    stage1=Stage(steps=1),
+    stage2=SecondStage(steps=2, lr_decoder=5e-4),
 )
+
+
+def numbers(owner: type) -> list[str]:
+    return [
+        field.name
+        for field in dataclasses.fields(owner)
+        if field.name in ("batch_size", "lr_projector") or type(field.default) in (int, float, bool)
+    ]
+
+
+CHANGED = [dataclasses.replace(RECIPE, **{name: 7}) for name in numbers(Recipe) if name != "broken"]
+CHANGED += [
+    dataclasses.replace(RECIPE, **{stage: dataclasses.replace(getattr(RECIPE, stage), **{name: 7})})
+    for stage, kind in STAGES.items()
+    for name in numbers(kind)
+]
 GOLDEN_RESULT = "13a1fc65fbaac603"
 GOLDEN_DATA = "1fc9d82ccde65c95"
 GOLDEN = "2d3c5eedf1eeb41a"
+GOLDEN_STAGES = "961883e4a05eb489"
+"""From before stages were mappings."""
 GOLDEN_DEEPSTACK = "f739c84774438bab"
 """From before DeepStack had any form but one."""
 
@@ -65,9 +79,29 @@ def make(**changes: object) -> Cell:
     return Cell(**{**fields, **changes})  # type: ignore[arg-type]
 
 
+def staged(**changes: dict[str, object]) -> Recipe:
+    """``RECIPE`` with some keys of its stages changed."""
+    stages = {stage: dataclasses.replace(getattr(RECIPE, stage), **given) for stage, given in changes.items()}
+    return dataclasses.replace(RECIPE, **stages)
+
+
 def test_the_format_of_an_identity_is_pinned() -> None:
     """If this fails, every checkpoint and result is orphaned: change it only on purpose."""
     assert checkpoint_id(make()) == GOLDEN
+
+
+def test_the_keys_of_stages_enter_an_identity_under_the_names_that_they_had() -> None:
+    recipe = staged(
+        stage1={"batch_size": 256, "data": "me/a@v1", "image_folder": "images", "template": "vicuna"},
+        stage2={"lr_projector": 1e-5, "lr_tower": 2e-6, "data": "me/b@v2", "image_folder": "images"},
+    )
+    assert checkpoint_id(make(recipe=recipe)) == GOLDEN_STAGES
+
+
+def test_no_two_keys_of_a_recipe_have_one_name_in_identities() -> None:
+    assert len({checkpoint_id(make(recipe=recipe)) for recipe in CHANGED}) == len(CHANGED)
+    names = [len(dataclasses.fields(owner)) for owner in (Recipe, *STAGES.values())]
+    assert len(identity.flat(dataclasses.asdict(RECIPE))) == sum(names) - len(STAGES)
 
 
 def test_rates_of_single_methods_count_where_they_are_used() -> None:
@@ -88,7 +122,7 @@ def test_rates_of_single_methods_count_where_they_are_used() -> None:
         {"options": {"tokenpacker": {"heads": 4}}},
         {"options": {"vision_remember": {"scope": "global"}}},
         {"options": {"vision_remember": {"levels": (3,)}}},
-        *({"recipe": Recipe(**{**dataclasses.asdict(RECIPE), f.name: 7})} for f in NUMBERS),
+        *({"recipe": recipe} for recipe in CHANGED),
     ],
 )
 def test_whatever_changes_the_result_changes_the_identity(changes: dict[str, object]) -> None:
@@ -110,7 +144,7 @@ def test_defaults_written_out_do_not_change_the_identity(options: dict[str, obje
 
 
 def test_a_template_of_data_that_is_not_there_is_no_part_of_the_identity() -> None:
-    written = dataclasses.replace(RECIPE, stage1_template="vicuna", stage2_template="plain")
+    written = staged(stage1={"template": "vicuna"}, stage2={"template": "plain"})
     assert checkpoint_id(make(recipe=written)) == GOLDEN
 
 
@@ -122,7 +156,7 @@ def test_data_of_a_recipe_count_by_content_and_by_the_version_of_how_they_are_re
         (tmp_path / folder).mkdir()
         file = tmp_path / folder / "data.json"
         file.write_text('[{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]')
-        cell = make(recipe=dataclasses.replace(RECIPE, stage2_data=str(file)))
+        cell = make(recipe=staged(stage2={"data": str(file)}))
         found.append(checkpoint_id(cell))
     assert found == [GOLDEN_DATA] * 2
     monkeypatch.setattr(identity, "CONVERSATIONS_VERSION", identity.CONVERSATIONS_VERSION + 1)
@@ -152,7 +186,7 @@ def test_options_that_came_later_count_where_they_are_used() -> None:
 
 def test_a_frozen_tower_leaves_old_identities_as_they_were_and_a_trained_one_counts() -> None:
     assert "lr_tower" not in identity.checkpoint_identity(make())["recipe"]
-    trained = make(recipe=dataclasses.replace(RECIPE, lr_tower=1e-6))
+    trained = make(recipe=staged(stage2={"lr_tower": 1e-6}))
     assert identity.checkpoint_identity(trained)["recipe"]["lr_tower"] == 1e-6
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.config.grid_texts import MINIMAL, PRODUCT
 from vr_eval.catalog.backbones import MICRO
-from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.recipe import SecondStage, Stage
 from vr_eval.config.grid import Grid, load_grid
 
 Load = Callable[..., Grid]
@@ -148,8 +148,8 @@ def test_the_baseline_may_be_told_apart_by_an_option(load: Load) -> None:
 def test_the_command_line_wins_over_the_file(load: Load) -> None:
     grid = load(
         PRODUCT,
-        "recipe.stage2_steps=50",
-        "recipe.lr_decoder=1e-4",
+        "recipe.stage2.steps=50",
+        "recipe.stage2.lr_decoder=1e-4",
         "name=other",
         "grid.ratio=[4, 9]",
         "grid.vision_remember.halo=[0, 1]",
@@ -159,11 +159,7 @@ def test_the_command_line_wins_over_the_file(load: Load) -> None:
         batch_size=3,
         backbone="micro",
     )
-    assert (grid.recipe.stage2_steps, grid.recipe.lr_decoder, grid.recipe.stage1_steps) == (
-        50,
-        1e-4,
-        Recipe().stage1_steps,
-    )
+    assert (grid.recipe.stage2, grid.recipe.stage1) == (SecondStage(steps=50, lr_decoder=1e-4), Stage())
     assert (grid.name, grid.limit, grid.batch_size) == ("other", 7, 3)
     assert len(grid.cells) == 2 * 2 * 3 + 1
     assert [label for label in labels(grid) if label.startswith("tokenpacker 1/9")] == [
@@ -185,8 +181,8 @@ def test_setting_tasks_replaces_the_suites_of_the_file(load: Load) -> None:
 
 
 def test_numbers_are_read_as_people_write_them(load: Load) -> None:
-    recipe = load(MINIMAL + "recipe: {lr_decoder: 1e-3, weight_decay: 1, images: 1_000}").recipe
-    assert (recipe.lr_decoder, recipe.weight_decay, recipe.images) == (0.001, 1.0, 1000)
+    recipe = load(MINIMAL + "recipe: {lr_projector: 1e-3, weight_decay: 1, images: 1_000}").recipe
+    assert (recipe.lr_projector, recipe.weight_decay, recipe.images) == (0.001, 1.0, 1000)
     assert isinstance(recipe.weight_decay, float)
 
 

@@ -41,7 +41,7 @@ def complete(folder: Path) -> None:
 
 
 def test_a_fresh_plan_trains_and_evaluates_everything_and_creates_nothing(load: Load, tmp_path: Path) -> None:
-    grid = load(PRODUCT, "recipe.stage1_steps=10", "recipe.stage2_steps=90")
+    grid = load(PRODUCT, "recipe.stage1.steps=10", "recipe.stage2.steps=90")
     before = set(tmp_path.rglob("*"))
     plan = plan_grid(grid)
     assert set(tmp_path.rglob("*")) == before
@@ -106,7 +106,7 @@ def test_the_json_holds_what_the_table_shows(load: Load) -> None:
     assert [cell["label"] for cell in content["cells"]] == [cell.label for cell in plan.cells]
     assert [cell["baseline"] for cell in content["cells"]] == [False] * 4 + [True]
     assert content["tasks"][0] == {"suite": "ocr", "task": "vr_micro_ocr"}
-    assert content["recipe"]["stage2_steps"] == plan.grid.recipe.stage2_steps
+    assert content["recipe"]["stage2"]["steps"] == plan.grid.recipe.stage2.steps
     assert content["train_seconds"] == plan.train_seconds
 
 
@@ -126,7 +126,7 @@ def test_durations_are_written_for_people(seconds: float, text: str) -> None:
 
 def test_every_key_of_a_grid_file_is_documented() -> None:
     text = document_keys()
-    for key in (*grid_keys(), *ROW_KEYS, "stage2_steps", "lr_decoder"):
+    for key in (*grid_keys(), *ROW_KEYS, "steps", "lr_decoder"):
         assert f"\n  {key}" in text
     assert max(map(len, text.splitlines())) <= 100
 

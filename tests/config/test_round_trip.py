@@ -34,6 +34,14 @@ GRIDS = st.fixed_dictionaries(
     },
     optional=OPTIONS,
 )
+RATES = st.floats(0, 1, exclude_min=True, allow_subnormal=False)
+STAGE = {
+    "steps": st.integers(1, 10**6),
+    "batch_size": st.none() | st.integers(1, 65_536),
+    "lr_projector": st.none() | RATES,
+    "data": st.none() | st.just("someone/captions@main"),
+    "template": st.sampled_from([None, "plain", "vicuna"]),
+}
 FILES = st.fixed_dictionaries(
     {"name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,12}", fullmatch=True), "backbone": st.just("micro")},
     optional={
@@ -45,8 +53,10 @@ FILES = st.fixed_dictionaries(
         "recipe": st.fixed_dictionaries(
             {},
             optional={
-                "stage2_steps": st.integers(1, 10**6),
-                "lr_decoder": st.floats(0, 1, exclude_min=True, allow_subnormal=False),
+                "stage1": st.fixed_dictionaries({}, optional=STAGE),
+                "stage2": st.fixed_dictionaries(
+                    {}, optional={**STAGE, "lr_decoder": RATES, "lr_tower": st.floats(0, 1, allow_subnormal=False)}
+                ),
                 "warmup": st.floats(0, 1),
                 "lr_methods": st.dictionaries(st.sampled_from(["mlp", "tokenpacker"]), st.floats(1e-9, 1)),
             },

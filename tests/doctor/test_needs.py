@@ -15,7 +15,7 @@ from huggingface_hub import constants
 from tests.adapters.official_data import CASES
 from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.catalog.backbones import BACKBONES
-from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.recipe import Recipe, SecondStage, Stage
 from vr_eval.config.grid import load_grid
 from vr_eval.doctor.needs import all_needs, dataset_needs, needs_of, training_needs, weight_needs
 
@@ -108,20 +108,22 @@ def test_a_grid_needs_its_own_tasks_and_backbone_only(caches: Path) -> None:
     grid = load_grid("projectors", ["suites=[chart]"], backbone=PRESET)
     assert [need.name for need in needs_of(grid)] == [
         "lmms-lab-encoder/ChartQA",
-        BACKBONES[PRESET].recipe.stage2_data,
+        BACKBONES[PRESET].recipe.stage2.data,
         *(source.name for source in BACKBONES[PRESET].sources),
     ]
     # What cells train on is no matter of the suites.
-    assert {need.name for need in needs_of(grid) if need.name != BACKBONES[PRESET].recipe.stage2_data} < {
+    assert {need.name for need in needs_of(grid) if need.name != BACKBONES[PRESET].recipe.stage2.data} < {
         need.name for need in all_needs()
     }
 
 
 def test_training_data_of_the_hub_is_needed_until_every_cell_is_trained(caches: Path) -> None:
-    recipe = Recipe(stage1_data="captions.json", stage2_data=f"lmms-lab-encoder/ChartQA@{COMMIT}")
+    recipe = Recipe(stage1=Stage(data="captions.json"), stage2=SecondStage(data=f"lmms-lab-encoder/ChartQA@{COMMIT}"))
     (need,) = training_needs(recipe)
     assert (need.label, need.part, need.cached) == (f"training data lmms-lab-encoder/ChartQA @{COMMIT}", COMMIT, False)
     cache_dataset(caches, "lmms-lab-encoder___chart_qa", "chart_qa", CHARTQA.rows)
     assert training_needs(recipe)[0].cached
-    assert not training_needs(replace(recipe, stage2_data="lmms-lab-encoder/ChartQA@" + "f" * 40))[0].cached
-    assert training_needs(replace(recipe, stage2_data=str(caches))) == []
+    assert not training_needs(replace(recipe, stage2=SecondStage(data=f"lmms-lab-encoder/ChartQA@{40 * 'f'}")))[
+        0
+    ].cached
+    assert training_needs(replace(recipe, stage2=SecondStage(data=str(caches)))) == []

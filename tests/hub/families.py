@@ -23,8 +23,11 @@ backbone:
 tasks: [{tasks}]
 cells:
 {cells}
-recipe: {{stage1_steps: 2, stage2_steps: 2, stage1_batch_size: 4, batch_size: 4, max_length: 2000,
-  stage1_data: {data}, stage2_data: {data}}}
+recipe:
+  batch_size: 4
+  max_length: 2000
+  stage1: {{steps: 2, batch_size: 4, data: {data}}}
+  stage2: {{steps: 2, data: {data}}}
 batch_size: 4
 """
 WHOLE = (

@@ -112,7 +112,7 @@ def test_a_plan_of_a_backbone_whose_speed_was_not_measured_gives_no_time(tmp_pat
     from vr_eval.runs.plan import plan_grid
 
     file = tmp_path / "real.yaml"
-    data = "recipe: {stage1_data: someone/captions@main}\n"
+    data = "recipe: {stage1: {data: someone/captions@main}}\n"
     file.write_text(GRID.format(name="llava_1_5_7b", ratio=4) + data)
     plan = plan_grid(load_grid(file), tmp_path / "out")
     assert plan.train_seconds is None

@@ -150,9 +150,13 @@ def test_a_saved_checkpoint_is_trained_and_asked_with_the_same_template(spec: Ba
 def test_a_template_that_the_recipe_names_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = registered("qwen2", tmp_path, monkeypatch)
     _, processor = build_lvlm(cell(spec))
-    ask_as_trained(processor, dataclasses.replace(spec.recipe, stage2_template="plain"))
+
+    def asked(template: str) -> Recipe:
+        return dataclasses.replace(spec.recipe, stage2=dataclasses.replace(spec.recipe.stage2, template=template))
+
+    ask_as_trained(processor, asked("plain"))
     assert processor.chat_template == TEMPLATES["chatml"].jinja  # without a question nothing could be asked
-    ask_as_trained(processor, dataclasses.replace(spec.recipe, stage2_template="vicuna"))
+    ask_as_trained(processor, asked("vicuna"))
     assert processor.chat_template == TEMPLATES["vicuna"].jinja
 
 

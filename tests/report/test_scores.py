@@ -141,6 +141,18 @@ def test_rows_that_differ_in_their_recipe_stay_apart_and_say_so(tmp_path: Path) 
     assert sorted(row.variant for row in scores.configurations) == ["steps=100", "steps=200"]
 
 
+def test_recipes_recorded_flat_and_with_stages_are_compared(tmp_path: Path) -> None:
+    records = make_records((FakeCell("avg_pool"), FakeCell("avg_pool", backbone="micro")), per_task=6, failures=0)
+    records.loc[len(records) // 2 :, "cell_id"] = "other"
+    recipes = ({"stage1_steps": 1, "stage2_steps": 2}, {"stage1": {"steps": 1}, "stage2": {"steps": 3}})
+    cells = [
+        FakeCell("avg_pool").columns | {"cell_id": name, "recipe": recipe}
+        for name, recipe in zip((FakeCell("avg_pool").cell_id, "other"), recipes, strict=True)
+    ]
+    scores = load(tmp_path, records, cells=cells)
+    assert sorted(row.variant for row in scores.configurations) == ["stage2_steps=2", "stage2_steps=3"]
+
+
 def test_the_baseline_comes_first_and_refusion_after_its_projector(run_dir: Path) -> None:
     labels = [row.label for row in read_scores(read_run(run_dir)).configurations]
     assert labels[:3] == ["mlp", "avg_pool 1/4", "avg_pool 1/4 + vision_remember"]

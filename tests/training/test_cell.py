@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from vr_eval.catalog.backbones import MICRO
-from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.recipe import Recipe, SecondStage, Stage
 from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.methods.registry import METHODS
@@ -26,7 +26,9 @@ from vr_eval.training.data import collate
 from vr_eval.training.pixels import on_pixels
 from vr_eval.training.sources import conversations
 
-RECIPE = Recipe(images=2, questions=2, stage1_steps=1, stage2_steps=2, batch_size=4, lr_decoder=1e-3)
+RECIPE = Recipe(
+    images=2, questions=2, batch_size=4, stage1=Stage(steps=1), stage2=SecondStage(steps=2, lr_decoder=1e-3)
+)
 
 
 def test_a_cell_trains_its_methods_and_its_decoder_and_leaves_the_tower(tmp_path: Path) -> None:
@@ -50,7 +52,7 @@ def test_a_cell_trains_its_methods_and_its_decoder_and_leaves_the_tower(tmp_path
 
 
 def test_a_tower_with_a_rate_learns_in_stage_2_from_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = dataclasses.replace(RECIPE, lr_tower=1e-3)
+    recipe = dataclasses.replace(RECIPE, stage2=dataclasses.replace(RECIPE.stage2, lr_tower=1e-3))
     cell = Cell("micro", "avg_pool", 4, "vision_remember", "none", 0, {}, recipe)
     given: list[set[str]] = []
     forward = LVLM.forward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -41,8 +42,8 @@ backbone: {backbone}
 tasks: [vr_micro_ocr]
 cells:
   - {{projector: avg_pool, ratio: 4, refusion: vision_remember}}
-recipe: {{stage1_steps: 2, stage2_steps: 3, batch_size: 4, max_length: 2000, stage1_data: {data},
-  stage2_data: {data}, stage1_image_folder: images, stage2_image_folder: images, lr_tower: 1.0e-4{more}}}
+recipe: {{batch_size: 4, max_length: 2000, stage1: {{steps: 2, data: {data}, image_folder: images{stage1}}},
+  stage2: {{steps: 3, data: {data}, image_folder: images, lr_tower: 1.0e-4{stage2}}}{more}}}
 """
 
 
@@ -102,9 +103,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_grid(folder: Path, backbone: str = "micro", data: str = "data.json", more: str = "") -> Path:
+def write_grid(
+    folder: Path, backbone: str = "micro", data: str = "data.json", more: str = "", stage1: str = "", stage2: str = ""
+) -> Path:
     path = folder / "own.yaml"
-    path.write_text(GRID.format(backbone=backbone, data=data, more=more))
+    path.write_text(GRID.format(backbone=backbone, data=data, more=more, stage1=stage1, stage2=stage2))
     return path
 
 
@@ -290,7 +293,7 @@ def test_data_count_by_their_content_and_not_by_their_place(folder: Path) -> Non
     other = folder / "other"
     write_data(other)
     (moved,) = load_grid(write_grid(other)).cells
-    assert moved.recipe.stage1_data != cell.recipe.stage1_data
+    assert moved.recipe.stage1.data != cell.recipe.stage1.data
     assert checkpoint_id(moved) == checkpoint_id(cell)
     (other / "data.json").write_text((other / "data.json").read_text().replace("number 3", "number 4"))
     assert checkpoint_id(moved) != checkpoint_id(cell)
@@ -307,22 +310,14 @@ def test_what_was_trained_by_an_earlier_reader_is_trained_anew(folder: Path, mon
 
 
 def test_the_recipe_file_is_the_presets(folder: Path) -> None:
-    text = "name: a\nbackbone: micro\ncells: [{projector: mlp}]\nrecipe: {from: llava_next, stage2_steps: 7}\n"
+    text = "name: a\nbackbone: micro\ncells: [{projector: mlp}]\nrecipe: {from: llava_next, stage2: {steps: 7}}\n"
     (folder / "a.yaml").write_text(text)
     recipe = load_grid("a.yaml").recipe
     preset = BACKBONES["llava_next_qwen2_0_5b"].recipe
-    assert recipe.stage2_steps == 7
-    for name in (
-        "stage1_steps",
-        "stage1_batch_size",
-        "batch_size",
-        "lr_projector",
-        "lr_projector_stage2",
-        "lr_decoder",
-        "lr_tower",
-    ):
+    assert recipe.stage1 == preset.stage1
+    assert recipe.stage2 == dataclasses.replace(preset.stage2, steps=7)
+    for name in ("batch_size", "lr_projector", "image_first"):
         assert getattr(recipe, name) == getattr(preset, name)
-    assert recipe.data(2) == preset.data(2)
 
 
 @pytest.mark.parametrize(
@@ -333,11 +328,11 @@ def test_the_recipe_file_is_the_presets(folder: Path) -> None:
             "a.yaml:4: recipe.from: there is no such recipe (given: 'llava_nxt'; allowed: a file, or one",
         ),
         (
-            "{stage1_data: gone.json}",
-            "a.yaml:4: recipe.stage1_data: there is no such file or folder (given: 'gone.json'",
+            "{stage1: {data: gone.json}}",
+            "a.yaml:4: recipe.stage1.data: there is no such file or folder (given: 'gone.json'",
         ),
-        ("{stage2_image_folder: gone}", "a.yaml:4: recipe.stage2_image_folder: there is no such folder"),
-        ("{stage2_template: chatlm}", "a.yaml:4: recipe.stage2_template: this value does not fit (given: 'chatlm'"),
+        ("{stage2: {image_folder: gone}}", "a.yaml:4: recipe.stage2.image_folder: there is no such folder"),
+        ("{stage2: {template: chatlm}}", "a.yaml:4: recipe.stage2.template: this value does not fit (given: 'chatlm'"),
     ],
 )
 def test_mistakes_in_a_recipe(folder: Path, recipe: str, words: str) -> None:
@@ -348,7 +343,7 @@ def test_mistakes_in_a_recipe(folder: Path, recipe: str, words: str) -> None:
 
 
 NO_DATA = (
-    "vr-eval: a.yaml:5: recipe.stage1_data: no data to train llava_next_vicuna_7b on in stage 1 "
+    "vr-eval: a.yaml:5: recipe.stage1.data: no data to train llava_next_vicuna_7b on in stage 1 "
     "(allowed: a LLaVA-format .json or .jsonl file, a .parquet file"
 )
 
@@ -360,13 +355,13 @@ def test_a_real_backbone_trains_on_named_data_only(
     capsys.readouterr()
     text = "name: a\nbackbone: llava_next_vicuna_7b\ntasks: [vr_micro_ocr]\ncells: [{projector: avg_pool, ratio: 4}]\n"
     path = folder / "a.yaml"
-    path.write_text(text + "recipe: {stage2_data: data.json}\n")
+    path.write_text(text + "recipe: {stage2: {data: data.json}}\n")
     for command in ("plan", "train", "run"):
         assert main([command, "a.yaml"]) == 2
         said = capsys.readouterr()
         assert said.err.startswith(NO_DATA)
         assert not said.out
-    path.write_text(text + "recipe: {stage1_data: data.json, stage2_data: data.json}\n")
+    path.write_text(text + "recipe: {stage1: {data: data.json}, stage2: {data: data.json}}\n")
     assert main(["plan", "a.yaml"]) == 0
     data = folder / "data.json"
     plan = capsys.readouterr().out
@@ -378,17 +373,20 @@ def test_a_real_backbone_trains_on_named_data_only(
 
 
 def test_a_template_that_the_tokenizer_does_not_know(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (cell,) = load_grid(write_grid(folder, more=", stage2_template: chatml")).cells
+    (cell,) = load_grid(write_grid(folder, stage2=", template: chatml")).cells
     model, processor = build_lvlm(cell)
     monkeypatch.setattr(type(processor.tokenizer), "get_vocab", lambda _: {"a": 0})
-    with pytest.raises(InputError, match=r"recipe.stage2_template: the tokenizer of micro has no <\|im_start\|>"):
+    with pytest.raises(InputError, match=r"recipe.stage2.template: the tokenizer of micro has no <\|im_start\|>"):
         dialogues(cell, 2, model, processor)
 
 
 def test_fewer_samples_than_a_batch(folder: Path) -> None:
-    (cell,) = load_grid(write_grid(folder, more=", stage1_batch_size: 11")).cells
-    with pytest.raises(InputError, match="10 samples are fewer than a batch of stage 1"):
+    (cell,) = load_grid(write_grid(folder, more=", broken: 0", stage1=", batch_size: 11")).cells
+    with pytest.raises(InputError, match=r"recipe.stage1.batch_size: 10 samples are fewer than a batch of stage 1"):
         dialogues(cell, 1, *build_lvlm(cell))
+    (cell,) = load_grid(write_grid(folder), ["recipe.batch_size=12"]).cells
+    with pytest.raises(InputError, match=r": recipe.batch_size: 10 samples are fewer than a batch of stage 2"):
+        dialogues(cell, 2, *build_lvlm(cell))
 
 
 def test_an_image_that_goes_while_it_trains(folder: Path) -> None:
@@ -408,7 +406,7 @@ def test_a_cell_of_a_tiled_backbone_trains_on_them(folder: Path, monkeypatch: py
     lost = [broken_records()[place] for place in (0, -2, -1)]
     (folder / "data.json").write_text(json.dumps(write_data(folder) + lost))
     path = write_grid(
-        folder, "llava_next_vicuna_7b", more=", stage1_batch_size: 4, broken: 0.3, stage2_template: vicuna"
+        folder, "llava_next_vicuna_7b", more=", broken: 0.3", stage1=", batch_size: 4", stage2=", template: vicuna"
     )
     (cell,) = load_grid(path).cells
     assert main(["train", str(path), "--device", "cpu"]) == 0
@@ -502,7 +500,7 @@ def test_processes_that_train_together_train_as_one_does(folder: Path) -> None:
     """At an equal batch of all, with text alone in some shares: data parallel, accumulated, recomputed."""
     write_data(folder, px=192)
     path = write_grid(folder)
-    path.write_text(path.read_text().replace("stage2_steps: 3", "stage2_steps: 20"))
+    path.write_text(path.read_text().replace("stage2: {steps: 3", "stage2: {steps: 20"))
     one, weights = losses(folder, "one", 1)
     assert len(one) == 3
     for home, options in {

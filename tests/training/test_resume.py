@@ -27,7 +27,7 @@ suites: [ocr]
 cells:
   - {projector: avg_pool, ratio: 9, refusion: vision_remember}
 baseline: {projector: avg_pool}
-recipe: {images: 4, questions: 2, stage1_steps: 10, stage2_steps: 20, batch_size: 4}
+recipe: {images: 4, questions: 2, batch_size: 4, stage1: {steps: 10}, stage2: {steps: 20}}
 """
 STEPS = 10 + 20
 

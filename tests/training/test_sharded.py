@@ -30,7 +30,7 @@ backbone: micro
 tasks: [vr_micro_ocr]
 cells:
   - {projector: avg_pool, ratio: 4, refusion: vision_remember}
-recipe: {batch_size: 2, stage2_data: data.json}
+recipe: {batch_size: 2, stage2: {data: data.json}}
 """
 
 

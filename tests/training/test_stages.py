@@ -8,11 +8,11 @@ import pytest
 
 from tests.tiny import PROJECTORS, tiny_lvlm
 from vr_eval.catalog.frozen import FrozenDict
-from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.recipe import Recipe, SecondStage, Stage
 from vr_eval.config.cell import Cell
 from vr_eval.training.stages import describe, stages_of
 
-RECIPE = Recipe(stage1_steps=3, stage2_steps=5, lr_projector=0.01, lr_decoder=0.002)
+RECIPE = Recipe(lr_projector=0.01, stage1=Stage(steps=3), stage2=SecondStage(steps=5, lr_decoder=0.002))
 
 
 def cell(projector: str, ratio: int, refusion: str = "none", recipe: Recipe = RECIPE, **options: object) -> Cell:
@@ -24,7 +24,8 @@ def cell(projector: str, ratio: int, refusion: str = "none", recipe: Recipe = RE
 def test_every_parameter_belongs_to_one_part_of_each_stage(projector: str, ratio: int, lr_tower: float) -> None:
     refusion = "none" if projector == "resampler" else "vision_remember"
     model = tiny_lvlm(projector, ratio, refusion)
-    first, second = stages_of(cell(projector, ratio, refusion, dataclasses.replace(RECIPE, lr_tower=lr_tower)), model)
+    recipe = dataclasses.replace(RECIPE, stage2=dataclasses.replace(RECIPE.stage2, lr_tower=lr_tower))
+    first, second = stages_of(cell(projector, ratio, refusion, recipe), model)
     for stage in (first, second):
         held = [id(parameter) for part in stage.parts for parameter in part.parameters]
         assert len(held) == len(set(held))
@@ -68,6 +69,20 @@ def test_a_method_may_learn_at_a_rate_of_its_own() -> None:
     first, second = stages_of(asked, model)
     assert [part.lr for part in first.trained] == [0.5, 0.01]
     assert [part.lr for part in second.trained] == [0.5, 0.01, 0.002]
-    later = dataclasses.replace(recipe, lr_projector_stage2=0.1)
-    _, second = stages_of(dataclasses.replace(asked, recipe=later), model)
-    assert [part.lr for part in second.trained] == [0.1, 0.1, 0.002]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_rate_of_a_stage_wins_over_those_of_single_methods_there_alone(number: int) -> None:
+    own = dataclasses.replace(RECIPE.stage(number), lr_projector=0.1)
+    recipe = dataclasses.replace(RECIPE, lr_methods=FrozenDict(avg_pool=0.5), **{f"stage{number}": own})
+    stages = stages_of(cell("avg_pool", 4, "vision_remember", recipe), tiny_lvlm("avg_pool", 4, "vision_remember"))
+    rates = [[part.lr for part in stage.trained][:2] for stage in stages]
+    assert rates[number - 1] == [0.1, 0.1]
+    assert rates[2 - number] == [0.5, 0.01]
+
+
+def test_a_batch_of_a_stage_is_its_own_or_the_recipes() -> None:
+    recipe = Recipe(batch_size=4, stage1=Stage(batch_size=8))
+    assert (recipe.batch(1), recipe.batch(2)) == (8, 4)
+    recipe = Recipe(batch_size=4, stage2=SecondStage(batch_size=8))
+    assert (recipe.batch(1), recipe.batch(2)) == (4, 8)

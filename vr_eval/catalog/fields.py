@@ -142,6 +142,8 @@ def _words(kind: object, info: FieldInfo) -> str:
         return f"a list of{count}: {_words(item, info)}"
     if typing.get_origin(kind) is Mapping:
         return f"a mapping of names to: {_words(typing.get_args(kind)[1], info)}"
+    if dataclasses.is_dataclass(kind):
+        return "a mapping"
     if kind is bool:
         return "true or false"
     if kind is str:

@@ -62,60 +62,78 @@ def _hash_of_ends(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Two stages: first the method's new parameters alone, then those and the decoder, and the tower if it is to.
+class Stage:
+    """One stage of training: the method's new parameters alone, by the defaults of the first.
 
-    Without data of its own a stage trains on the embedded suites, which only the embedded backbone can.
+    Without data of its own it trains on the embedded suites, which only the embedded backbone can.
     """
 
-    images: int = described(2500, "training images per suite", minimum=1, maximum=1_000_000)
-    questions: int = described(4, "questions per image in one training sequence", minimum=1, maximum=64)
-    facts: int = described(12, "facts per image that are listed after them", minimum=0, maximum=64)
-    stage1_steps: int = described(480, "steps that train the method's new parameters alone", minimum=0)
-    stage2_steps: int = described(160, "steps that train new parameters and decoder", minimum=0)
-    batch_size: int = described(16, "images per training step", minimum=1, maximum=65_536)
-    stage1_batch_size: int | None = described(
-        None, "the same in stage 1", minimum=1, maximum=65_536, later=True, default_note="batch_size"
+    steps: int = described(480, "training steps", minimum=0)
+    batch_size: int | None = described(
+        None, "samples per step", minimum=1, maximum=65_536, later=True, default_note="recipe.batch_size"
     )
-    lr_projector: float = described(6e-3, "peak learning rate of the method's new parameters", above=0, maximum=1)
-    lr_methods: Mapping[str, float] = described(
-        FrozenDict(),
-        "peak learning rates of single methods, in stage 1 and, without lr_projector_stage2, in stage 2",
+    lr_projector: float | None = described(
+        None,
+        "peak learning rate of the methods' new parameters, whatever lr_methods says",
         above=0,
         maximum=1,
         later=True,
-        default_note="the backbone's, else lr_projector",
-        example="lr_methods: {tokenpacker: 3.0e-4}",
+        default_note="recipe.lr_methods, else recipe.lr_projector",
     )
-    lr_projector_stage2: float | None = described(
-        None, "the same in stage 2", above=0, maximum=1, later=True, default_note="lr_projector"
-    )
-    lr_decoder: float = described(3e-4, "peak learning rate of the decoder in stage 2", above=0, maximum=1)
-    lr_tower: float = described(
-        0.0, "peak learning rate of the vision tower in stage 2; 0: it stays frozen", minimum=0, maximum=1, later=True
-    )
-    warmup: float = described(0.03, "part of each stage that warms up; cosine decay after it", minimum=0, maximum=1)
-    weight_decay: float = described(0.0, "decoupled weight decay (AdamW)", minimum=0, maximum=1)
-    stage1_data: str | None = described(
-        None, f"conversations of stage 1: {DATA}", later=True, default_note="the embedded suites"
-    )
-    stage1_image_folder: str | None = described(
+    data: str | None = described(None, f"conversations: {DATA}", later=True, default_note="the embedded suites")
+    image_folder: str | None = described(
         None, "folder that its image names are relative to", later=True, default_note="the data's own"
     )
-    stage1_template: str = described("plain", "how its conversations are written", choices=tuple(TEMPLATES), later=True)
-    stage2_data: str | None = described(
-        None, f"conversations of stage 2: {DATA}", later=True, default_note="the embedded suites"
+    template: str | None = described(
+        "plain",
+        "how its conversations are written (null: as the model is asked)",
+        choices=tuple(TEMPLATES),
+        later=True,
     )
-    stage2_image_folder: str | None = described(
-        None, "folder that its image names are relative to", later=True, default_note="the data's own"
-    )
-    stage2_template: str | None = described(
+
+
+@dataclass(frozen=True)
+class SecondStage(Stage):
+    """A stage that trains the decoder too, and the vision tower if it has a rate."""
+
+    steps: int = described(160, "training steps", minimum=0)
+    template: str | None = described(
         None,
         "how its conversations are written, and the trained model is asked",
         choices=tuple(TEMPLATES),
         later=True,
         default_note="the backbone's, see `vr-eval list backbones`",
     )
+    lr_decoder: float = described(3e-4, "peak learning rate of the decoder", above=0, maximum=1)
+    lr_tower: float = described(
+        0.0, "peak learning rate of the vision tower; 0: it stays frozen", minimum=0, maximum=1, later=True
+    )
+
+
+STAGES: Mapping[str, type[Stage]] = FrozenDict(stage1=Stage, stage2=SecondStage)
+"""The keys of ``Recipe`` that hold a stage."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Two stages, and what they have in common."""
+
+    images: int = described(2500, "training images per suite", minimum=1, maximum=1_000_000)
+    questions: int = described(4, "questions per image in one training sequence", minimum=1, maximum=64)
+    facts: int = described(12, "facts per image that are listed after them", minimum=0, maximum=64)
+    batch_size: int = described(16, "samples per training step", minimum=1, maximum=65_536)
+    lr_projector: float = described(6e-3, "peak learning rate of the method's new parameters", above=0, maximum=1)
+    lr_methods: Mapping[str, float] = described(
+        FrozenDict(),
+        "peak learning rates of single methods, in the stages without an lr_projector of their own",
+        above=0,
+        maximum=1,
+        later=True,
+        default_note="the backbone's, else lr_projector",
+        example="lr_methods: {tokenpacker: 3.0e-4}",
+    )
+    warmup: float = described(0.03, "part of each stage that warms up; cosine decay after it", minimum=0, maximum=1)
+    weight_decay: float = described(0.0, "decoupled weight decay (AdamW)", minimum=0, maximum=1)
     image_first: bool = described(
         False,
         "move the only image of a question to its front, where evaluations show it (LLaVA's own training does)",
@@ -127,26 +145,37 @@ class Recipe:
     broken: float = described(
         0.01, "share of a stage's samples that may be broken and left out", minimum=0, maximum=1, later=True
     )
+    stage1: Stage = described(  # noqa: RUF009 - a field, like all the others
+        Stage(),
+        "the stage that trains the method's new parameters alone (keys below)",
+        example="stage1: {steps: 50, batch_size: 32}",
+        default_note="the backbone's",
+    )
+    stage2: SecondStage = described(  # noqa: RUF009 - a field, like all the others
+        SecondStage(),
+        "the stage after it, which trains new parameters, the decoder, and the vision tower if it is to (keys below)",
+        example="stage2: {steps: 50, lr_tower: 2.0e-6}",
+        default_note="the backbone's",
+    )
+
+    def stage(self, number: int) -> Stage:
+        """Stage 1 or 2."""
+        return self.stage1 if number == 1 else self.stage2
 
     def data(self, stage: int) -> StageData | None:
         """What stage 1 or 2 trains on, or ``None``: the embedded suites."""
-        name = self.stage1_data if stage == 1 else self.stage2_data
-        if name is None:
-            return None
-        if stage == 1:
-            return StageData(name, self.stage1_image_folder, self.stage1_template)
-        return StageData(name, self.stage2_image_folder, self.stage2_template)
+        own = self.stage(stage)
+        return None if own.data is None else StageData(own.data, own.image_folder, own.template)
 
     def rate(self, method: str, stage: int) -> float:
         """Peak learning rate of the parameters of `method` in stage 1 or 2."""
-        own = self.lr_methods.get(method, self.lr_projector)
-        return own if stage == 1 else self.lr_projector_stage2 or own
+        return self.stage(stage).lr_projector or self.lr_methods.get(method, self.lr_projector)
 
     def batch(self, stage: int) -> int:
         """Samples of one step of stage 1 or 2, of all processes together."""
-        return (self.stage1_batch_size if stage == 1 else None) or self.batch_size
+        return self.stage(stage).batch_size or self.batch_size
 
     @property
     def steps(self) -> int:
         """Training steps of both stages together."""
-        return self.stage1_steps + self.stage2_steps
+        return self.stage1.steps + self.stage2.steps

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from vr_eval.catalog.backbones import BackboneSpec
 from vr_eval.catalog.frozen import FrozenDict
-from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.recipe import STAGES, Recipe
 from vr_eval.config.cell import SEAMS, Cell
 from vr_eval.config.document import Node, Problems
 from vr_eval.config.schema import MAX_CELLS, GridFile, Row
@@ -34,11 +34,9 @@ class _Origin:
 
 def expand(file: GridFile, root: Node, spec: BackboneSpec, problems: Problems) -> tuple[Cell, ...]:
     """All cells of ``file``: the grid's combinations, then the rows of ``cells``, each with every seed."""
-    given: dict[str, Any] = dict(file.recipe)
-    given["lr_methods"] = FrozenDict({**spec.recipe.lr_methods, **given.get("lr_methods", {})})
-    recipe = dataclasses.replace(spec.recipe, **given)
+    recipe = _changed(spec.recipe, file.recipe)
     if recipe.steps == 0 and "recipe" in root.entries:
-        problems.add(root.entries["recipe"], "recipe", "stage1_steps and stage2_steps are both 0: nothing is trained")
+        problems.add(root.entries["recipe"], "recipe", "both stages have 0 steps: nothing is trained")
     asked = math.prod(len(axis) for axis in file.grid.values()) if file.grid else 0
     if (asked + len(file.cells)) * len(file.seeds) > MAX_CELLS:
         count = (asked + len(file.cells)) * len(file.seeds)
@@ -93,6 +91,14 @@ def _agrees(key: str, value: object, cell: Cell) -> bool:
         return False
     wanted = dataclasses.replace(METHODS[method].options(), **{option: value}).resolve(cell.spec)
     return bool(getattr(cell.resolved(method), option) == getattr(wanted, option))
+
+
+def _changed(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """``recipe`` with what a grid file gives; of stages and of ``lr_methods`` only the keys that are given change."""
+    changes = {name: value for name, value in given.items() if name not in STAGES}
+    changes |= {name: dataclasses.replace(getattr(recipe, name), **given[name]) for name in STAGES if name in given}
+    changes["lr_methods"] = FrozenDict({**recipe.lr_methods, **given.get("lr_methods", {})})
+    return dataclasses.replace(recipe, **changes)
 
 
 def _expand_axes(

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vr_eval.catalog.backbones import weights_hash
 from vr_eval.catalog.fields import info_of
 from vr_eval.catalog.frozen import FrozenDict
-from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.recipe import STAGES, Recipe, Stage
 from vr_eval.catalog.tasks import task_version
 from vr_eval.config.backbone import described_identity
 from vr_eval.config.cell import Cell
@@ -84,6 +85,26 @@ def digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:16]
 
 
+def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without mappings for its stages, as ``flat_name`` says; one that is flat already stays as it is."""
+    found: dict[str, Any] = {}
+    for name, value in recipe.items():
+        staged = name in STAGES and isinstance(value, Mapping)
+        found |= {flat_name(name, key): own for key, own in value.items()} if staged else {name: value}
+    return found
+
+
+def flat_name(stage: str, key: str) -> str:
+    """The name that a key of a stage has in identities. The rule: a recipe enters them flat, as it was first written.
+
+    ``steps`` of ``stage1`` is ``stage1_steps``, ``lr_projector`` of it ``lr_projector_stage1``; the rates that stage 2
+    alone has are by themselves.
+    """
+    if key in ("lr_decoder", "lr_tower"):
+        return key
+    return f"{key}_{stage}" if key == "lr_projector" else f"{stage}_{key}"
+
+
 def method_identities(cell: Cell, *, trainable: bool) -> dict[str, Any]:
     """Each method of `cell` by seam: of the checkpoint those that are trained, of the result alone the others."""
     return {
@@ -102,7 +123,7 @@ def _recipe(cell: Cell) -> dict[str, Any]:
     """All that changes what is trained: rates of the cell's own methods, data by content and not by where they lie."""
     recipe, methods = cell.recipe, {method.name for method in cell.methods if method.trainable}
     own = {name: rate for name, rate in recipe.lr_methods.items() if name in methods}
-    stated = _stated(dataclasses.replace(recipe, lr_methods=FrozenDict(own)))
+    stated = flat(_stated(dataclasses.replace(recipe, lr_methods=FrozenDict(own))))
     for name in ("stage1_image_folder", "stage2_image_folder", "broken"):
         stated.pop(name, None)
     for stage in (1, 2):
@@ -116,8 +137,13 @@ def _recipe(cell: Cell) -> dict[str, Any]:
     return stated
 
 
-def _stated(options: Options | Recipe) -> dict[str, Any]:
+def _stated(options: Options | Recipe | Stage) -> dict[str, Any]:
     """All fields, but those that came later only where they differ from their default: old checkpoints stay valid."""
-    old = {field.name for field in dataclasses.fields(options) if not info_of(field).later}
-    changed = {field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default}
-    return {name: value for name, value in dataclasses.asdict(options).items() if name in old | changed}
+    stated = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if isinstance(value, Stage):
+            stated[field.name] = _stated(value)
+        elif not info_of(field).later or value != field.default:
+            stated[field.name] = value
+    return stated

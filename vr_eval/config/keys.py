@@ -19,9 +19,9 @@ def read_keys(owner: type, node: Node, place: str, problems: Problems, others: S
         node: The mapping.
         place: Its key, for messages; empty for the whole document.
         problems: Where to report.
-        others: Further keys that it may have; the caller reads them.
+        others: Keys that it may have too, fields or not; the caller reads them.
     """
-    names = [*others, *(field.name for field in dataclasses.fields(owner))]
+    names = list(dict.fromkeys((*others, *(field.name for field in dataclasses.fields(owner)))))
     if not isinstance(node.value, dict):
         problems.add(node, place, "must be a mapping", given=node.plain, allowed=", ".join(names))
     values: dict[str, Any] = {}

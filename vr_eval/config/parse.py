@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
-from pathlib import Path
 
 from vr_eval.catalog.backbones import BackboneSpec
 from vr_eval.catalog.fields import checked
-from vr_eval.catalog.recipe import Recipe
 from vr_eval.catalog.tasks import task_files
 from vr_eval.config.backbone import read_backbone
 from vr_eval.config.decoding import read_decoding
-from vr_eval.config.document import MAX_BYTES, NO_PATH, Node, Problems, beside, drop, override, parse
+from vr_eval.config.document import NO_PATH, Node, Problems, beside, drop, override, parse
 from vr_eval.config.method_files import read_method_files
+from vr_eval.config.recipe_keys import read_recipe
 from vr_eval.config.rows import read_axes, read_options, read_row, read_rows
 from vr_eval.config.schema import MAX_EXCLUDED, NAME_ALLOWED, NAME_PATTERN, GridFile, grid_keys
 from vr_eval.errors import InputError, nearest
-from vr_eval.files import read_text
-from vr_eval.methods.registry import METHODS
-from vr_eval.paths import resource
 
 # How many parts a key of --set has below its first: the rest is one key, dots and all (`grid.vision_remember.scope`).
-_LEVELS = {"grid": 1, "baseline": 1, "recipe": 1, "options": 2, "backbone": 2, "decoding": 1}
+_LEVELS = {"grid": 1, "baseline": 1, "recipe": 2, "options": 2, "backbone": 2, "decoding": 1}
 # What stands in for others: setting one on the command line drops the file's others.
 _INSTEAD_OF = {
     "suites": ("tasks",),
@@ -42,7 +37,7 @@ def apply_overrides(root: Node, overrides: Iterable[str], problems: Problems) ->
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals or not key:
-            hint = "For example: --set recipe.stage2_steps=50"
+            hint = "For example: --set recipe.stage2.steps=50"
             problems.add(Node(None, "--set"), None, "must look like KEY=VALUE", given=text, hint=hint)
             continue
         failed = Problems()
@@ -102,7 +97,7 @@ def read_grid_file(root: Node, problems: Problems) -> tuple[GridFile, BackboneSp
     if "baseline" in entries:
         given["baseline"] = read_row(entries["baseline"], "baseline", spec, problems)
     if "recipe" in entries:
-        given["recipe"] = _recipe(entries["recipe"], problems)
+        given["recipe"] = read_recipe(entries["recipe"], problems)
     if "decoding" in entries:
         given["decoding"] = read_decoding(entries["decoding"], problems)
     if "options" in entries:
@@ -209,84 +204,3 @@ def _names(
         else:
             names.append(item.value)
     return tuple(names)
-
-
-def _recipe(node: Node, problems: Problems) -> dict[str, object]:
-    """The keys of ``recipe``, on top of those of the file that it is ``from``."""
-    names = [field.name for field in fields(Recipe)]
-    if not isinstance(node.value, dict):
-        problems.add(node, "recipe", "must be a mapping", given=node.plain, allowed=", ".join(("from", *names)))
-    values: dict[str, object] = {}
-    for name, item in node.entries.items():
-        if name == "from":
-            read = _recipe_file(item, problems)
-            values = (_recipe(read, problems) if read is not None else {}) | values
-            continue
-        place = f"recipe.{name}"
-        if name not in names:
-            problems.add(item, place, "unknown key", allowed=", ".join(names), nearest=nearest(name, names))
-            continue
-        try:
-            values[name] = checked(Recipe, name, item.plain)
-        except ValueError as error:
-            problems.add(item, place, "this value does not fit", given=item.plain, allowed=str(error))
-            continue
-        if name.endswith(("_data", "_image_folder")) and values[name] is not None:
-            values[name] = _place(item, place, problems)
-        if name == "lr_methods":
-            _check_learning(item, place, problems)
-    return values
-
-
-def _check_learning(node: Node, key: str, problems: Problems) -> None:
-    """Rates are for methods that learn."""
-    known = [name for name, method in METHODS.items() if method.trainable]
-    for name, item in node.entries.items():
-        if name not in known:
-            problems.add(
-                item,
-                f"{key}.{name}",
-                "no method of this name learns",
-                allowed=", ".join(known),
-                nearest=nearest(name, known),
-            )
-
-
-def _recipe_file(node: Node, problems: Problems) -> Node | None:
-    """The mapping in the file that ``recipe.from`` names: one here, or a recipe that travels with the project."""
-    shipped = resource("ablations") / "recipes"
-    names = sorted(file.stem for file in shipped.glob("*.yaml"))
-    name = str(node.plain)
-    try:
-        here = beside(node, name)
-        found = here if here.is_file() else shipped / f"{Path(name).stem}.yaml"
-    except NO_PATH as error:
-        problems.add(node, "recipe.from", f"this cannot be a path: {error}", given=name)
-        return None
-    if not found.is_file():
-        allowed = f"a file, or one of {', '.join(names)}"
-        close = nearest(Path(name).stem, names)
-        problems.add(node, "recipe.from", "there is no such recipe", given=name, allowed=allowed, nearest=close)
-        return None
-    root = parse(read_text(found, str(found), MAX_BYTES + 1), str(found), problems)
-    if root is not None and "from" in root.entries:
-        problems.add(root.entries["from"], "from", "a recipe file stands on no other")
-        return None
-    return root
-
-
-def _place(node: Node, key: str, problems: Problems) -> str:
-    """Data or a folder of images: relative to the file that names it, else to the working directory, else a hub id."""
-    name = str(node.value)
-    try:
-        path = beside(node, name)
-        if path.exists():
-            return str(path.resolve())
-    except NO_PATH as error:
-        problems.add(node, key, f"this cannot be a path: {error}", given=name)
-        return name
-    folder = key.endswith("_image_folder")
-    if folder or Path(name).suffix in (".json", ".jsonl", ".parquet") or name.startswith((".", "/", "~")):
-        hint = f"Looked for {path}." if str(path) != name else None
-        problems.add(node, key, f"there is no such {'folder' if folder else 'file or folder'}", given=name, hint=hint)
-    return name

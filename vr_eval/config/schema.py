@@ -10,7 +10,7 @@ from typing import Any
 
 from vr_eval.catalog.fields import FieldInfo, allowed_of, described, info_of
 from vr_eval.catalog.frozen import FrozenDict
-from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.recipe import STAGES, Recipe
 from vr_eval.catalog.tiling import TILINGS, Tiling
 from vr_eval.config.backbone_keys import FROM, SCHEME, TILING, DescribedBackbone
 from vr_eval.config.decoding import Decoding
@@ -97,10 +97,10 @@ class GridFile:
         example="baseline: {projector: mlp}",
         default_note="no differences",
     )
-    recipe: Mapping[str, object] = described(
+    recipe: Mapping[str, Any] = described(
         FrozenDict(),
         "how cells are trained; each value is part of a cell's identity",
-        example="recipe: {stage2_steps: 50}",
+        example="recipe: {stage2: {steps: 50}}",
         default_note="the backbone's",
     )
     options: Mapping[str, Row] = described(
@@ -160,7 +160,7 @@ def grid_keys() -> tuple[str, ...]:
 
 def document_keys(width: int = 100) -> str:
     """Every key of a grid file, what it means, what it takes and its default, as text for a terminal."""
-    lines = ["Keys of a grid file (--set KEY=VALUE sets any of them, e.g. --set recipe.stage2_steps=50):", ""]
+    lines = ["Keys of a grid file (--set KEY=VALUE sets any of them, e.g. --set recipe.stage2.steps=50):", ""]
     for field in dataclasses.fields(GridFile):
         lines += _entry(field.name, info_of(field), _default(field), "", width)
     lines += ["", "Keys of grid, and of the rows of cells, exclude and baseline:", ""]
@@ -169,6 +169,9 @@ def document_keys(width: int = 100) -> str:
     lines += ["", "Keys of recipe:", ""]
     lines += _entry("from", _FROM, "none", "", width)
     lines += _fields(Recipe, width)
+    for name, stage in STAGES.items():
+        lines += ["", f"Keys of recipe.{name}:", ""]
+        lines += _fields(stage, width)
     lines += ["", "Keys of decoding:", ""]
     lines += _fields(Decoding, width)
     lines += ["", "Keys of backbone, where it is a mapping:", ""]

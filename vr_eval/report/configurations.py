@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from vr_eval.config.cell import SEAMS
+from vr_eval.config.identity import flat
 from vr_eval.methods.registry import NONE
 from vr_eval.records.cell import CellRecord
 from vr_eval.records.columns import CELL_ID, FAILURE
@@ -118,7 +119,7 @@ def read_configurations(source: Source) -> tuple[Configuration, ...]:
 
 def _variants(cells: Mapping[str, CellRecord]) -> dict[str, str]:
     """Cell id to what its recipe has that not all recipes of the run have: ``steps=600``."""
-    known = {cell_id: cell.recipe for cell_id, cell in cells.items() if cell.recipe is not None}
+    known = {cell_id: flat(cell.recipe) for cell_id, cell in cells.items() if cell.recipe is not None}
     differing = sorted({key for a in known.values() for key in a if any(b.get(key) != a[key] for b in known.values())})
     return {
         cell_id: ", ".join(f"{key}={known[cell_id].get(key)}" for key in differing) if cell_id in known else ""

@@ -226,12 +226,12 @@ def check_training_data(grid: Grid) -> None:
             f"no data to train {grid.backbone} on in stage {stage}",
             file=grid.source,
             line=grid.recipe_line,
-            key=f"recipe.stage{stage}_data",
+            key=f"recipe.stage{stage}.data",
             allowed=DATA,
-            hint="`recipe: {from: llava_next, stage1_data: FILE, stage1_image_folder: DIR}` is LLaVA-NeXT's recipe.",
+            hint="`recipe: {from: llava_next, stage1: {data: FILE, image_folder: DIR}}` is LLaVA-NeXT's recipe.",
         )
-        for stage, steps in ((1, recipe.stage1_steps), (2, recipe.stage2_steps))
-        if steps and recipe.data(stage) is None
+        for stage in (1, 2)
+        if recipe.stage(stage).steps and recipe.data(stage) is None
     ]
     if missing:
         raise InputError(missing)

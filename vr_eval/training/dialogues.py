@@ -141,12 +141,12 @@ def dialogues(cell: Cell, stage: int, model: LVLM, processor: Processor) -> Chec
     data = cell.recipe.data(stage)
     if data is None:
         message = f"no data to train {cell.backbone} on in stage {stage}"
-        raise InputError(Problem(message, key=f"recipe.stage{stage}_data", allowed=DATA))
+        raise InputError(Problem(message, key=f"recipe.stage{stage}.data", allowed=DATA))
     template = Template.of(data, cell.recipe, processor)
     if template.unknown is not None:
         message = f"the tokenizer of {cell.backbone} has no {template.unknown}"
         allowed = ", ".join(name for name in TEMPLATES if name != data.template)
-        raise InputError(Problem(message, key=f"recipe.stage{stage}_template", given=data.template, allowed=allowed))
+        raise InputError(Problem(message, key=f"recipe.stage{stage}.template", given=data.template, allowed=allowed))
     # Processes that train together would all do it at once.
     (home() / "training-data").mkdir(parents=True, exist_ok=True)
     lock = FileLock(home() / "training-data" / "lock")
@@ -184,10 +184,8 @@ def _checked(cell: Cell, stage: int, data: StageData, reader: Reader, kept: Path
     batch = cell.recipe.batch(stage)
     if len(good) < batch:
         message = f"{len(good)} samples are fewer than a batch of stage {stage}"
-        own = stage == 1 and cell.recipe.stage1_batch_size is not None
-        raise InputError(
-            Problem(message, file=data.name, key=f"recipe.{'stage1_' if own else ''}batch_size", given=batch)
-        )
+        own = f"stage{stage}." if cell.recipe.stage(stage).batch_size is not None else ""
+        raise InputError(Problem(message, file=data.name, key=f"recipe.{own}batch_size", given=batch))
     return checked
 
 

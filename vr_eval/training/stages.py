@@ -61,8 +61,8 @@ def stages_of(cell: Cell, model: LVLM) -> tuple[CellStage, CellStage]:
     """Both stages of `cell`; parts without parameters are left out."""
     recipe = cell.recipe
     return (
-        CellStage(1, recipe.stage1_steps, _parts(cell, model, 1, lr_decoder=0.0, lr_tower=0.0)),
-        CellStage(2, recipe.stage2_steps, _parts(cell, model, 2, recipe.lr_decoder, recipe.lr_tower)),
+        CellStage(1, recipe.stage1.steps, _parts(cell, model, 1, lr_decoder=0.0, lr_tower=0.0)),
+        CellStage(2, recipe.stage2.steps, _parts(cell, model, 2, recipe.stage2.lr_decoder, recipe.stage2.lr_tower)),
     )
 
 

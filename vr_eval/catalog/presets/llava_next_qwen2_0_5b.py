@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vr_eval.catalog.backbone import BackboneSpec, Loading, Source
 from vr_eval.catalog.official_tasks import SUITES
-from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.recipe import Recipe, SecondStage, Stage
 from vr_eval.catalog.tiling import AnyRes
 
 LLAVA_NEXT_QWEN2_0_5B = BackboneSpec(
@@ -27,16 +27,13 @@ LLAVA_NEXT_QWEN2_0_5B = BackboneSpec(
     template="chatml",
     # ablations/recipes/llava_next.yaml, which says where each value comes from.
     recipe=Recipe(
-        stage1_steps=2180,
-        stage2_steps=6088,
-        stage1_batch_size=256,
         batch_size=128,
         lr_projector=1e-3,
-        lr_projector_stage2=1e-5,
-        lr_decoder=1e-5,
-        lr_tower=2e-6,
-        stage2_data="lmms-lab/LLaVA-NeXT-Data",
         image_first=True,
+        stage1=Stage(steps=2180, batch_size=256),
+        stage2=SecondStage(
+            steps=6088, lr_projector=1e-5, lr_decoder=1e-5, lr_tower=2e-6, data="lmms-lab/LLaVA-NeXT-Data"
+        ),
     ),
     loading=Loading(dtype="bfloat16"),
     train_seconds_per_step=None,
