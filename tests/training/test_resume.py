@@ -16,7 +16,7 @@ from vr_eval.config import checkpoint_folders as store
 from vr_eval.training import cell as module
 from vr_eval.training import sources
 from vr_eval.training.data import collate
-from vr_eval.training.trainer import Stage
+from vr_eval.training.trainer import Schedule
 
 GRID = """\
 # Does it resume?
@@ -45,7 +45,7 @@ def train(root: Path, monkeypatch: pytest.MonkeyPatch, home: str, batches: int |
         return collate(rows, pad_token_id)
 
     monkeypatch.setattr(sources, "collate", counted)
-    monkeypatch.setattr(module, "Stage", partial(Stage, save_every=4))
+    monkeypatch.setattr(module, "Schedule", partial(Schedule, save_every=4))
     return cli.main(["train", str(root / "resuming.yaml"), "--device", "cpu"])
 
 

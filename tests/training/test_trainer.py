@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vr_eval.errors import VrEvalError
-from vr_eval.training.trainer import Group, Stage, fit
+from vr_eval.training.trainer import Group, Schedule, fit
 
 
 class Line(nn.Module):
@@ -45,7 +45,7 @@ def collate(rows: Any) -> dict[str, Tensor]:
     return {"x": x, "labels": 3 * x}
 
 
-STAGE = Stage("line", steps=30, batch_size=8, warmup=0.1, save_every=10)
+STAGE = Schedule("line", steps=30, batch_size=8, warmup=0.1, save_every=10)
 
 
 def train(out: Path, dataset: Points) -> tuple[Line, list[dict[str, float]]]:
@@ -107,7 +107,7 @@ def test_no_checkpoint_is_written_that_was_not_looked_at(
         return {**given, "labels": given["labels"] * (float("nan") if calls >= bad_from else 1)}
 
     model = Line()
-    stage = Stage("line", steps=28, batch_size=8, warmup=0.1, save_every=save_every)
+    stage = Schedule("line", steps=28, batch_size=8, warmup=0.1, save_every=save_every)
     with pytest.raises(VrEvalError, match=f"step {step}: the loss is nan"):
         fit(model, Points(), poisoned, stage, [Group(list(model.learned.parameters()), 0.1)], tmp_path, seed=3)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == [f"checkpoint-{kept}"]

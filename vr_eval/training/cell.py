@@ -19,7 +19,7 @@ from vr_eval.processes import ALONE, Spread, is_first_process
 from vr_eval.training.sources import samples_of
 from vr_eval.training.stages import CellStage, describe, stages_of
 from vr_eval.training.templates import ask_as_trained
-from vr_eval.training.trainer import Group, Stage, fit, load_trained
+from vr_eval.training.trainer import Group, Schedule, fit, load_trained
 
 
 def train_cell(cell: Cell, folder: Path, device: str = "auto", spread: Spread = ALONE) -> None:
@@ -52,7 +52,7 @@ def train_cell(cell: Cell, folder: Path, device: str = "auto", spread: Spread = 
     logs = {}
     for number in range(len(stages)):
         part = stages[number]
-        stage = Stage(part.name, part.steps, recipe.batch(part.number), recipe.warmup, recipe.weight_decay)
+        stage = Schedule(part.name, part.steps, recipe.batch(part.number), recipe.warmup, recipe.weight_decay)
         groups = [Group(trained.parameters, trained.lr) for trained in part.trained]
         own, out = samples[part.name], work / part.name
         logs[part.name] = fit(

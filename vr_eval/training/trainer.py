@@ -33,7 +33,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Schedule:
     """How long and how fast one stage trains."""
 
     name: str
@@ -42,7 +42,7 @@ class Stage:
     warmup: float
     weight_decay: float = 0.0
     save_every: int = 200
-    schedule: str = "cosine"
+    curve: str = "cosine"
     """A scheduler type of the Trainer: what the learning rate does after the warm-up."""
 
 
@@ -74,7 +74,7 @@ def fit(
     model: nn.Module,
     dataset: Dataset[dict[str, Any]],
     collate: Callable[[Sequence[dict[str, Any]]], dict[str, Tensor]],
-    stage: Stage,
+    stage: Schedule,
     groups: Sequence[Group],
     out: Path,
     seed: int,
@@ -117,7 +117,7 @@ def fit(
         max_steps=stage.steps,
         per_device_train_batch_size=at_once,
         gradient_accumulation_steps=accumulated,
-        lr_scheduler_type=stage.schedule,
+        lr_scheduler_type=stage.curve,
         warmup_steps=round(stage.warmup * stage.steps),
         max_grad_norm=1.0,
         logging_steps=10,
@@ -153,7 +153,7 @@ def fit(
     return _losses(trainer.state)
 
 
-def load_trained(model: nn.Module, stage: Stage, out: Path) -> None:
+def load_trained(model: nn.Module, stage: Schedule, out: Path) -> None:
     """Put what `fit` wrote at the end of `stage` to `out` into `model`."""
     load_model(model, out / f"checkpoint-{stage.steps}" / "model.safetensors")
 
@@ -161,7 +161,7 @@ def load_trained(model: nn.Module, stage: Stage, out: Path) -> None:
 class StageTrainer(Trainer):
     """A Trainer of one stage: its own parameter groups, and the same batches for any number of processes."""
 
-    def __init__(self, groups: Sequence[Group], stage: Stage, lengths: Sequence[int] | None, **kwargs: Any) -> None:
+    def __init__(self, groups: Sequence[Group], stage: Schedule, lengths: Sequence[int] | None, **kwargs: Any) -> None:
         """`lengths` of the samples in tokens, or None to draw them as the Trainer does."""
         super().__init__(**kwargs)
         self.groups, self.stage, self.lengths = groups, stage, lengths

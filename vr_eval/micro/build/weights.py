@@ -50,7 +50,7 @@ from vr_eval.models.build import DECODER, TOKENIZER, TOWER
 from vr_eval.paths import home, resource
 from vr_eval.training.cell import train_cell
 from vr_eval.training.data import cached_features
-from vr_eval.training.trainer import Group, Stage, fit
+from vr_eval.training.trainer import Group, Schedule, fit
 
 IMAGES, QUESTIONS = 5000, 12
 """Training images a suite and questions an image that tower and decoder are pre-trained on."""
@@ -58,7 +58,7 @@ TOKENIZER_QUESTIONS = 4
 """Questions an image that the tokenizer is trained on."""
 FACTS = 16
 """Facts an image at most, where facts are listed."""
-TOWER_STAGE = Stage("tower", steps=1800, batch_size=32, warmup=0.05, weight_decay=0.01)
+TOWER_STAGE = Schedule("tower", steps=1800, batch_size=32, warmup=0.05, weight_decay=0.01)
 TOWER_LR = 2e-3
 DECODER_LR, DECODER_MUON_LR = 1e-3, 3e-3
 """Peak rates of embeddings, norms and projector, and of the matrices of the decoder's layers."""
@@ -68,7 +68,7 @@ DECODER_LR, DECODER_MUON_LR = 1e-3, 3e-3
 class DecoderStage:
     """A part of the decoder's curriculum."""
 
-    stage: Stage
+    stage: Schedule
     ratios: tuple[int, ...]
     images: tuple[str, ...] = SUITES
     """Beginnings of the scenes' keys: suites, or some of their forms; one that stands twice is drawn twice as often."""
@@ -86,21 +86,21 @@ _LOOKED_UP = ("chart|bar", "chart|line", "doc|_Table")
 # a letter to its column and up to the bar, from header and row to a cell, or from a name to a count, needs stages of
 # its own as the codes did. They overwrite the rest, down to the form of an answer, which the last stage brings back.
 DECODER_STAGES = (
-    DecoderStage(Stage("codes", 1200, 24, 0.05, schedule=_STEADY), (4,), ("ocr",), 4, "transcript"),
-    DecoderStage(Stage("all", 3200, 24, 0.01), RATIOS, questions=4, reading="transcript"),
-    DecoderStage(Stage("answers", 1800, 16, 0.01), (1, 4, 1, 9)),
-    DecoderStage(Stage("charts", 600, 16, 0.05, schedule=_STEADY), (1,), ("chart",)),
-    DecoderStage(Stage("settle", 900, 16, 0.01), (1, 4, 1, 9)),
-    DecoderStage(Stage("facts", 500, 16, 0.03, schedule=_STEADY), (1, 1, 4), questions=2, reading="facts"),
+    DecoderStage(Schedule("codes", 1200, 24, 0.05, curve=_STEADY), (4,), ("ocr",), 4, "transcript"),
+    DecoderStage(Schedule("all", 3200, 24, 0.01), RATIOS, questions=4, reading="transcript"),
+    DecoderStage(Schedule("answers", 1800, 16, 0.01), (1, 4, 1, 9)),
+    DecoderStage(Schedule("charts", 600, 16, 0.05, curve=_STEADY), (1,), ("chart",)),
+    DecoderStage(Schedule("settle", 900, 16, 0.01), (1, 4, 1, 9)),
+    DecoderStage(Schedule("facts", 500, 16, 0.03, curve=_STEADY), (1, 1, 4), questions=2, reading="facts"),
     DecoderStage(
-        Stage("steps", 500, 16, 0.03, schedule=_STEADY), (1, 1, 4), (*_LOOKED_UP, "general"), 2, reading="facts"
+        Schedule("steps", 500, 16, 0.03, curve=_STEADY), (1, 1, 4), (*_LOOKED_UP, "general"), 2, reading="facts"
     ),
-    DecoderStage(Stage("columns", 600, 16, 0.03, schedule=_STEADY), (1,), _LOOKED_UP, 0, "facts"),
-    DecoderStage(Stage("counts", 300, 16, 0.03, schedule=_STEADY), (1,), ("general",), 0, "facts"),
-    DecoderStage(Stage("mixed", 1600, 16, 0.03), (1, 4, 1, 9), questions=4, reading="facts"),
-    DecoderStage(Stage("hard", 1300, 16, 0.03, schedule=_STEADY), (1,), (*_LOOKED_UP, "general"), 0, "facts"),
+    DecoderStage(Schedule("columns", 600, 16, 0.03, curve=_STEADY), (1,), _LOOKED_UP, 0, "facts"),
+    DecoderStage(Schedule("counts", 300, 16, 0.03, curve=_STEADY), (1,), ("general",), 0, "facts"),
+    DecoderStage(Schedule("mixed", 1600, 16, 0.03), (1, 4, 1, 9), questions=4, reading="facts"),
+    DecoderStage(Schedule("hard", 1300, 16, 0.03, curve=_STEADY), (1,), (*_LOOKED_UP, "general"), 0, "facts"),
     DecoderStage(
-        Stage("finish", 3000, 16, 0.03), (1, 1, 4, 1, 9), ("chart", "general", *SUITES), questions=4, reading="facts"
+        Schedule("finish", 3000, 16, 0.03), (1, 1, 4, 1, 9), ("chart", "general", *SUITES), questions=4, reading="facts"
     ),
 )
 SEED = 0
