@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,6 @@ from tests.config.grid_texts import MINIMAL, SUITES, write_task
 from vr_eval import paths
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.errors import InputError
-from vr_eval.methods import method_file
-from vr_eval.methods.registry import METHODS
 
 
 @pytest.fixture(autouse=True)
@@ -27,16 +25,6 @@ def resources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VR_EVAL_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     return root
-
-
-@pytest.fixture(autouse=True)
-def _own_methods(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The method files that a test loads are no other test's."""
-    before = dict(METHODS)
-    monkeypatch.setattr(method_file, "_LOADED", {})
-    yield
-    METHODS.clear()
-    METHODS.update(before)
 
 
 @pytest.fixture

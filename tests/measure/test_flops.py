@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.tiny import PROJECTORS, REFUSIONS, tiny_lvlm
 from vr_eval.layers.attention import window_attention
 from vr_eval.measure.flops import count_flops, prefill_flops
 from vr_eval.measure.question import example
+from vr_eval.methods.registry import refusions
 from vr_eval.records.costs import PrefillFlops
+from vr_eval.testing.cases import one_each
+from vr_eval.testing.tiny import tiny_lvlm
 
 TEXT = 32
 VISION_WIDTH, WIDTH, GROUPS_WIDTH, INNER, VOCABULARY, DEPTH = 16, 32, 16, 64, 97, 4
@@ -118,12 +120,12 @@ def test_counting_leaves_a_model_as_it_was() -> None:
     assert model.training
 
 
-@pytest.mark.parametrize("refusion", REFUSIONS)
+@pytest.mark.parametrize("refusion", refusions())
 def test_every_refusion_method_costs_something(refusion: str) -> None:
     assert counted("avg_pool", 4, refusion) > counted("avg_pool", 4)
 
 
-@pytest.mark.parametrize(("projector", "ratio"), PROJECTORS)
+@pytest.mark.parametrize(("projector", "ratio"), one_each())
 def test_a_longer_prompt_costs_exactly_what_it_costs_the_decoder(projector: str, ratio: int) -> None:
     model = tiny_lvlm(projector, ratio)
     longer = prefill_flops(model, TEXT + 8).gflops - prefill_flops(model, TEXT).gflops

@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from tests.tiny import IMAGE, tiny_lvlm
 from vr_eval.measure.memory import kv_cache_bytes, peak_bytes
 from vr_eval.measure.timing import Times, decode_call, prefill_call, times
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.lvlm import LVLM
+from vr_eval.testing.tiny import IMAGE, tiny_lvlm
 
 CPU = torch.device("cpu")
 

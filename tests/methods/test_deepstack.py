@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import pixels, prompt, tiny_lvlm
 from vr_eval.catalog.backbones import MICRO
 from vr_eval.layers.windows import window_index
 from vr_eval.methods.base import Shapes, VisionFeatures
@@ -24,6 +23,7 @@ from vr_eval.methods.deepstack.module import (
 from vr_eval.methods.deepstack.spec import DeepStackOptions
 from vr_eval.methods.levels import StackedLevel
 from vr_eval.models.lvlm import LVLM
+from vr_eval.testing.tiny import pixels, prompt, tiny_lvlm
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(2, 2), (1, 3), (3, 1), (2, 1)])

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import IMAGE, batch, pixels, prompt, tiny_lvlm
 from vr_eval.methods.base import VisionFeatures
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.pruned import received_attention
+from vr_eval.testing.tiny import IMAGE, batch, pixels, prompt, tiny_lvlm
 
 Parts = list[int | str]
 SAMPLES: list[tuple[Parts, int]] = [

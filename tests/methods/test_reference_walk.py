@@ -17,12 +17,12 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 
 from tests.llava import NEXT_POINTS, image
 from tests.methods.reference_vision_remember import Definition, block, guide_of
-from tests.tiny import IMAGE, SIDE, batch, tiny_lvlm
 from vr_eval.methods.base import VisionFeatures
 from vr_eval.models.lvlm import LVLM
+from vr_eval.testing.tiny import IMAGE, SIDE, batch, tiny_lvlm
 
 POINTS = [[y * 2, x * 2] for y, x in NEXT_POINTS]
-"""For the tower of tests/tiny.py."""
+"""For the tower of vr_eval.testing.tiny."""
 ANYRES = {"pinpoints": POINTS, "limit": None, "lone": False}
 LEVELS = (1, 2, 4)
 Size = tuple[int, int]

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from tests.tiny import batch, pixels, prompt, tiny_lvlm
 from vr_eval.layers.windows import window_index
 from vr_eval.methods.base import Shapes, VisionFeatures
 from vr_eval.methods.sva.module import SVA
@@ -16,6 +15,7 @@ from vr_eval.methods.sva_connector.layers import VisionTokenSampler, merged, nor
 from vr_eval.methods.sva_connector.module import SVAConnector
 from vr_eval.methods.sva_connector.spec import SVAConnectorOptions
 from vr_eval.models.lvlm import LVLM
+from vr_eval.testing.tiny import batch, pixels, prompt, tiny_lvlm
 
 
 def shapes(decoder_depth: int = 8, stride: int = 2) -> Shapes:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.tiny import SIDE, pixels, tiny_lvlm
 from vr_eval.methods.levels import CropLevel, StackedLevel, in_order
 from vr_eval.models.encoding import added, crop, encode, hidden_states, resized
+from vr_eval.testing.tiny import SIDE, pixels, tiny_lvlm
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.tiny import pixels, prompt, tiny_lvlm
 from vr_eval.cli import main
 from vr_eval.errors import InputError
 from vr_eval.models.importing import MANIFEST, import_official, load_imported
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.official_tensors import SOURCES, expected_shapes, in_numbers, our_name
+from vr_eval.testing.tiny import pixels, prompt, tiny_lvlm
 
 METHODS = {
     "tokenpacker": ("tokenpacker", 4, "none"),

@@ -17,9 +17,9 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from tests.tiny import IMAGE, PAD, SIDE, batch, pixels, prompt
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.lvlm import LVLM
+from vr_eval.testing.tiny import IMAGE, PAD, SIDE, batch, pixels, prompt
 
 TOWERS: dict[str, type[PreTrainedConfig]] = {"clip": CLIPVisionConfig, "siglip": SiglipVisionConfig}
 DECODERS: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import batch, pixels, prompt, tiny_lvlm
 from vr_eval.models.lvlm import LVLM
+from vr_eval.testing.tiny import batch, pixels, prompt, tiny_lvlm
 
 Case = tuple[str, int, str, str, dict[str, Any]]
 DROPPING: list[Case] = [

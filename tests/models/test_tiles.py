@@ -10,23 +10,21 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch.nn.utils.rnn import pad_sequence
-from transformers import LlavaNextImageProcessor, LlavaOnevisionImageProcessor
 
 from tests import internvl
 from tests.llava import NEXT_POINTS, ONEVISION_POINTS, SIZES, asked, image, ported
-from tests.tiny import IMAGE, PAD, SIDE, batch, tiny_lvlm
 from vr_eval.catalog.tiling import AnyRes, TokenPackerHD
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.pretrained import load_pretrained
 from vr_eval.models.processor import fitted
 from vr_eval.models.tiles import NEWLINE
 from vr_eval.models.tiling.anyres import AnyResScheme
-from vr_eval.models.tiling.tokenpacker_hd import HDImageProcessor
+from vr_eval.testing.tiles import generated, processed, samples, tiled_batch
+from vr_eval.testing.tiny import IMAGE, PAD, SIDE, batch, tiny_lvlm
 
 NEXT = {"pinpoints": [[y * 2, x * 2] for y, x in NEXT_POINTS], "limit": None, "lone": False}
 ONEVISION = {"pinpoints": [[y * 2, x * 2] for y, x in ONEVISION_POINTS], "limit": 2, "lone": True}
-"""For the tower of tests/tiny.py; a limit of 2 tiles' tokens is soon reached."""
+"""For the tower of vr_eval.testing.tiny; a limit of 2 tiles' tokens is soon reached."""
 HD = TokenPackerHD.of(SIDE).row
 CASES: list[tuple[dict[str, Any], str, int, str, str, dict[str, Any]]] = [
     (NEXT, "mlp", 1, "none", "none", {}),
@@ -51,59 +49,8 @@ def model(request: pytest.FixtureRequest) -> LVLM:
     return tiny_lvlm(projector, ratio, refusion, pruning, tiling=tiling, **options)
 
 
-def processed(model: LVLM, sizes: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
-    """Random images as their processor gives them, filled up to one number of tiles."""
-    square = {"height": SIDE, "width": SIDE}
-    points = model.config.tiling["pinpoints"]
-    if isinstance(model.config.tiles, TokenPackerHD):
-        made = HDImageProcessor(size=square)([image(size, seed=i) for i, size in enumerate(sizes)], return_tensors="pt")
-        counts = [model.scheme.place(size, 1).tiles for size in sizes]
-        made["pixel_values"] = pad_sequence(made["pixel_values"].split(counts), batch_first=True)
-        return dict(made)
-    if model.config.tiling["limit"] is None:
-        reader: Any = LlavaNextImageProcessor(
-            size={"shortest_edge": SIDE}, crop_size=square, image_grid_pinpoints=points
-        )
-    else:
-        reader = LlavaOnevisionImageProcessor(size=square, image_grid_pinpoints=points)
-    made = reader([image(size, seed=i) for i, size in enumerate(sizes)], return_tensors="pt")
-    return {name: made[name] for name in ("pixel_values", "image_sizes")}
-
-
-def samples(model: LVLM) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
-    """Prompts about images of several shapes, two at once, and none; the sizes of each."""
-    sizes = [[(40, 120)], [(150, 90), (16, 16)], [], [(1, 200)], [(130, 140)]]
-    rows = []
-    for number, own in enumerate(sizes):
-        row = [10 + number]
-        for count in model.image_tokens(own):
-            row += [IMAGE] * count + [20]
-        rows.append([*row, 30, 31])
-    return rows, sizes
-
-
-def generated(model: LVLM, ids: torch.Tensor, mask: torch.Tensor | None, sizes: Any, **how: Any) -> Any:
-    images = processed(model, sizes) if sizes else {}
-    arguments = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True, "output_logits": True} | how
-    return model.generate(ids, attention_mask=mask, **images, **arguments)
-
-
 def test_a_batch_equals_its_samples_and_a_cache_changes_nothing(model: LVLM) -> None:
-    rows, sizes = samples(model)
-    ids, mask = batch(rows, "left")
-    everything = [size for own in sizes for size in own]
-    together = generated(model, ids, mask, everything)
-    without = generated(model, ids, mask, everything, use_cache=False)
-    assert torch.equal(together.sequences, without.sequences)
-    images = processed(model, everything)
-    start = 0
-    for place_, (row, own) in enumerate(zip(rows, sizes, strict=True)):
-        mine = {name: given[start : start + len(own)] for name, given in images.items()} if own else {}
-        start += len(own)
-        how: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True}
-        alone = model.generate(torch.tensor([row]), output_logits=True, **mine, **how)
-        for step, logits in enumerate(alone.logits):
-            torch.testing.assert_close(together.logits[step][place_], logits[0], atol=3e-4, rtol=1e-4)
+    tiled_batch(model)
 
 
 def test_several_sequences_of_one_prompt_see_its_images(model: LVLM) -> None:

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.tiny import SIDE, prompt
 from vr_eval.models.lvlm import LVLM
 from vr_eval.probes.extract import Subject
+from vr_eval.testing.tiny import SIDE, prompt
 
 
 class Noise:

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import tiny_lvlm
 from vr_eval.micro.data import GLYPHS
 from vr_eval.probes import dense
 from vr_eval.probes.dense import can_be_dense, dense_probe, under
 from vr_eval.probes.records import ProbeRun
 from vr_eval.probes.summary import Dense
+from vr_eval.testing.tiny import tiny_lvlm
 
 Known = Callable[[Tensor], dict[str, tuple[Tensor, Tensor | None]]]
 

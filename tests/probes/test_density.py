@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import batch, pixels, prompt, tiny_lvlm
 from vr_eval.models.lvlm import LVLM
 from vr_eval.probes.density import Density
 from vr_eval.probes.taps import encode, levels_read, run_tapped
+from vr_eval.testing.tiny import batch, pixels, prompt, tiny_lvlm
 
 
 def measured(model: LVLM, ids: torch.Tensor, images: torch.Tensor, mask: torch.Tensor | None = None) -> Density:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from tests.probes.conftest import Noise
-from tests.tiny import tiny_lvlm
 from vr_eval.errors import InputError
 from vr_eval.models.lvlm import LVLM
 from vr_eval.probes import extract as module
@@ -19,6 +18,7 @@ from vr_eval.probes.extract import Extracted, Subject, extract
 from vr_eval.probes.keys import tap_keys
 from vr_eval.probes.store import TapStore
 from vr_eval.probes.taps import taps_of
+from vr_eval.testing.tiny import tiny_lvlm
 
 Made = Callable[..., Subject]
 

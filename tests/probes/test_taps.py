@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import batch, pixels, prompt, tiny_lvlm
 from vr_eval.catalog.fields import info_of
 from vr_eval.models.lvlm import LVLM
 from vr_eval.probes.options import ProbeFile
 from vr_eval.probes.taps import POOLS, Pooled, attention_pool, encode, levels_read, run_tapped, taps_of
+from vr_eval.testing.tiny import batch, pixels, prompt, tiny_lvlm
 
 MODELS: dict[str, tuple[str, int, str, str, dict[str, Any]]] = {
     "plain": ("avg_pool", 4, "none", "none", {}),

@@ -12,13 +12,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import GotOcr2ImageProcessor, LlavaNextImageProcessor, LlavaOnevisionImageProcessor
 
-from tests.tiny import IMAGE, SIDE, pixels, tiny_lvlm
 from vr_eval.catalog.tiling import InternVLTiles, TokenPackerHD
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.tiles import BASE_ONLY
 from vr_eval.models.tiling.tokenpacker_hd import HDImageProcessor
 from vr_eval.probes.extract import Subject
 from vr_eval.probes.taps import POOLS, Pooled, encode, levels_read, run_tapped, taps_of
+from vr_eval.testing.tiny import IMAGE, SIDE, pixels, tiny_lvlm
 
 SQUARE = {"height": SIDE, "width": SIDE}
 POINTS = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]

@@ -6,10 +6,11 @@ import dataclasses
 
 import pytest
 
-from tests.tiny import PROJECTORS, tiny_lvlm
 from vr_eval.catalog.frozen import FrozenDict
 from vr_eval.catalog.recipe import Recipe, SecondStage, Stage
 from vr_eval.config.cell import Cell
+from vr_eval.testing.cases import one_each
+from vr_eval.testing.tiny import tiny_lvlm
 from vr_eval.training.stages import describe, stages_of
 
 RECIPE = Recipe(lr_projector=0.01, stage1=Stage(steps=3), stage2=SecondStage(steps=5, lr_decoder=0.002))
@@ -19,7 +20,7 @@ def cell(projector: str, ratio: int, refusion: str = "none", recipe: Recipe = RE
     return Cell("micro", projector, ratio, refusion, "none", 0, {refusion: options} if options else {}, recipe)
 
 
-@pytest.mark.parametrize(("projector", "ratio"), PROJECTORS)
+@pytest.mark.parametrize(("projector", "ratio"), one_each())
 @pytest.mark.parametrize("lr_tower", [0.0, 1e-5])
 def test_every_parameter_belongs_to_one_part_of_each_stage(projector: str, ratio: int, lr_tower: float) -> None:
     refusion = "none" if projector == "resampler" else "vision_remember"

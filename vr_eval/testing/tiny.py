@@ -1,42 +1,38 @@
-"""Random models of the real classes, small enough for a test: an 8 x 8 ... 12 x 12 grid, four layers each side."""
+"""Random models of the real classes, small enough for a test: a 12 x 12 grid, four layers each side."""
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Any
 
 import torch
 from transformers import CLIPVisionConfig, Qwen2Config
 
+from vr_eval.methods.base import Shapes
 from vr_eval.methods.registry import METHODS, NONE
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.lvlm import LVLM
 
 IMAGE, PAD = 3, 0
-SIDE = 48  # pixels: 12 x 12 patches of 4
+SIDE, GRID = 48, 12  # pixels and patches: these have 4 pixels a side
+NEXT = {"pinpoints": [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]], "limit": None, "lone": False}
+"""LLaVA-NeXT's tiling, for this tower."""
 
-PROJECTORS = (
-    ("mlp", 1),
-    ("avg_pool", 4),
-    ("pixel_shuffle", 9),
-    ("tokenpacker", 4),
-    ("ldpv2", 4),
-    ("resampler", 4),
-    ("c_abstractor", 9),
-    ("sva_connector", 4),
-)
-"""Every projector with a ratio; extended as methods are added."""
 
-REFUSIONS = ("vision_remember", "deepstack", "sva")
-"""Every refusion method; extended as methods are added."""
+def shapes(ratio: int) -> Shapes:
+    """The sizes of the tiny backbone, for a method at a compression ratio of 1/ratio."""
+    return Shapes(
+        grid=GRID,
+        tower_width=16,
+        tower_depth=4,
+        select_layer=4,
+        decoder_width=32,
+        decoder_depth=4,
+        stride=isqrt(ratio),
+    )
 
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "deepstack-crops": ("deepstack", {"stacks": "crops"}),
-    "deepstack-crops-shared": ("deepstack", {"stacks": "crops", "shared": True}),
-    "deepstack-tower": ("deepstack", {"stacks": "crops", "place": "tower"}),
-}
-"""Forms of a refusion method that compute something of their own: its name and the options that ask for it."""
-DOWNSAMPLED = (("mlp", 1), ("avg_pool", 4), ("pixel_shuffle", 9))
-"""Every projector that takes any patch grid, with a ratio whose stride divides 6."""
+
+SHAPES = shapes(1)
 
 
 def tiny_lvlm(
@@ -55,18 +51,18 @@ def tiny_lvlm(
     """
     torch.manual_seed(0)
     vision = CLIPVisionConfig(
-        hidden_size=16,
+        hidden_size=SHAPES.tower_width,
         intermediate_size=32,
-        num_hidden_layers=4,
+        num_hidden_layers=SHAPES.tower_depth,
         num_attention_heads=2,
         image_size=SIDE,
-        patch_size=4,
+        patch_size=SIDE // GRID,
     )
     text = Qwen2Config(
         vocab_size=97,
-        hidden_size=32,
+        hidden_size=SHAPES.decoder_width,
         intermediate_size=64,
-        num_hidden_layers=4,
+        num_hidden_layers=SHAPES.decoder_depth,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=1024,
