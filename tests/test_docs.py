@@ -18,7 +18,7 @@ import yaml
 import hook
 import vr_eval
 from gen import costs, keys, methods, readme
-from vr_eval.catalog.recipe import Recipe
+from vr_eval.catalog.recipe import STAGES, Recipe
 from vr_eval.catalog.tiling import TILINGS
 from vr_eval.cli import _parser
 from vr_eval.config.backbone_keys import DescribedBackbone
@@ -120,11 +120,22 @@ def test_readme_is_short_and_shows_the_committed_report() -> None:
     assert readme.PICTURE.read_text(encoding="utf-8") == readme.picture(), "python docs/gen/readme.py draws it anew"
 
 
-@pytest.mark.parametrize("owner", [GridFile, Recipe, Decoding, DescribedBackbone, *TILINGS.values(), ProbeFile])
+@pytest.mark.parametrize(
+    "owner", [GridFile, Recipe, Decoding, DescribedBackbone, *STAGES.values(), *TILINGS.values(), ProbeFile]
+)
 def test_tables_of_keys_hold_every_key(owner: type) -> None:
     made = keys.probe_keys() if owner is ProbeFile else keys.grid_keys()
     for field in dataclasses.fields(owner):
         assert re.search(rf"^\| `{field.name}` \| [^|]+ \| [^|]+ \|", made, re.MULTILINE), field.name
+
+
+def test_a_method_has_a_page_with_its_options_and_costs() -> None:
+    page = methods.page(METHODS["avg_pool"])
+    assert "| `avg_pool.depth` |" in page
+    whole, own = (re.search(rf"^\| `{label}` \| (\d+) ", page, re.MULTILINE) for label in ("mlp", "avg_pool 1/4"))
+    assert whole is not None
+    assert own is not None
+    assert int(whole[1]) == 4 * int(own[1]) == 24**2
 
 
 def test_fragments_are_of_methods() -> None:

@@ -65,7 +65,7 @@ def cost(**row: Any) -> Cost:
         warnings.filterwarnings("ignore", message="Use of index_put_ on expanded tensors")  # only ever zeros
         operations = count_flops(model, lambda: model(**given))
     vision_tokens = given["input_ids"].shape[1] - PROMPT_TOKENS
-    return Cost(cell.label, parameter_counts(model)["method"], vision_tokens, operations / GIGA)
+    return Cost(cell.label, parameter_counts(model).method, vision_tokens, operations / GIGA)
 
 
 def cell_of(backbone: str, row: dict[str, Any]) -> Cell:
