@@ -1,4 +1,4 @@
-"""Attention of single tokens inside small windows, where a batched matrix product would be mostly padding."""
+"""Attention inside small windows and among all tokens, and the weights that some tokens give to all others."""
 
 from __future__ import annotations
 
@@ -55,3 +55,20 @@ def full_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: 
     attend = None if mask is None else mask[:, None, None, :]
     out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=attend)
     return out.transpose(1, 2).flatten(2)
+
+
+def attention_rows(query: Tensor, key: Tensor, scaling: float, allowed: Tensor) -> Tensor:
+    """The attention weights of some tokens of a decoder layer, whose positions and norms are applied already.
+
+    Args:
+        query: ``(B, heads, Q, d)``, the tokens that ask.
+        key: ``(B, groups, S, d)``; `groups` divides `heads`.
+        scaling: Factor of the scores.
+        allowed: ``(B, 1, Q, S)`` bool, True where a key may be seen. A row without any gives the same to all keys.
+
+    Returns:
+        ``(B, heads, Q, S)`` float32; each row sums to 1.
+    """
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    scores = (query @ key.mT).float() * scaling
+    return scores.masked_fill(~allowed, torch.finfo(torch.float32).min).softmax(-1)

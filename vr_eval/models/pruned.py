@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache
 from transformers.masking_utils import AttentionMaskInterface, create_causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
+from vr_eval.layers.attention import attention_rows
 from vr_eval.methods.base import Pruning, PruningInput
 
 _CAPTURE = "vr_eval_capture"
@@ -182,8 +183,6 @@ def received_attention(query: Tensor, key: Tensor, scaling: float, prompt: Tenso
     Returns:
         ``(B, S)`` float32.
     """
-    rows, groups = query.shape[1], key.shape[1]
-    key = key.repeat_interleave(rows // groups, dim=1)
     places = torch.arange(prompt.shape[1], device=prompt.device)
     if which == "last":
         last = torch.where(prompt, places, places.new_zeros(())).amax(1)  # (B,)
@@ -192,9 +191,7 @@ def received_attention(query: Tensor, key: Tensor, scaling: float, prompt: Tenso
     else:
         asking = query
         allowed = prompt[:, None] & (places <= places[:, None])  # (B, S, S)
-    scores = (asking @ key.transpose(-1, -2)).float() * scaling
-    scores = scores.masked_fill(~allowed[:, None], torch.finfo(torch.float32).min)
-    weights = scores.softmax(-1).mean(1)  # (B, Q, S)
+    weights = attention_rows(asking, key, scaling, allowed[:, None]).mean(1)  # (B, Q, S)
     if which == "last":
         return weights[:, 0]
     asks = prompt.float()

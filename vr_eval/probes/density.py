@@ -7,7 +7,6 @@ one layer at a time are computed, and of these the rows of text tokens alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
+from vr_eval.layers.attention import attention_rows
 from vr_eval.models.lvlm import LVLM
 
 _NAME = "vr_eval_density"
@@ -102,12 +102,9 @@ def vision_share(
     if mask is not None:
         given = mask[..., first_text:, : vision.shape[1]]
         allowed = allowed & (given if given.dtype == torch.bool else given == 0)
-    groups = query.shape[1] // key.shape[1]
-    scores = query[:, :, first_text:] @ key.repeat_interleave(groups, dim=1).mT
-    scores = (scores.float() * scaling).masked_fill(~allowed, -math.inf)
+    rows = attention_rows(query[:, :, first_text:], key, scaling, allowed)
     asks = (asking > last[:, None]) & allowed[:, 0, :, :].diagonal(first_text, dim1=1, dim2=2)  # text, and not padding
-    # A padded row of the queries sees nothing: its NaN is left out here.
-    weights = torch.where(asks[:, None, :, None], scores.softmax(-1), 0.0)
+    weights = torch.where(asks[:, None, :, None], rows, 0.0)
     count = asks.sum(1).clamp(min=1)
     seen = vision[:, None, None, :]
     share = torch.where(seen, weights, 0.0).sum((1, 2, 3)) / (count * query.shape[1])

@@ -8,7 +8,6 @@ dense.parquet     one row per cell and tap (after --dense), with one entry per s
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from typing import Any
 import pandas as pd
 
 from vr_eval.errors import InputError, Problem
-from vr_eval.files import write_atomic
+from vr_eval.records.frame import write_frame
+from vr_eval.records.json_file import write_json
 
 ABOUT, PROBES, DENSITY, DENSE = "probe.json", "probes.parquet", "density.parquet", "dense.parquet"
 _KEYS = {
@@ -56,10 +56,8 @@ def write_run(
     """Write all of it, `probe.json` last; `dense` None leaves an earlier one as it is."""
     for name, rows in ((PROBES, probes), (DENSITY, density), (DENSE, dense)):
         if rows is not None:
-            buffer = io.BytesIO()
-            pd.DataFrame(list(rows), columns=list(_KEYS[name])).to_parquet(buffer, index=False)
-            write_atomic(run_dir / name, buffer.getvalue())
-    write_atomic(run_dir / ABOUT, json.dumps(about, indent=1) + "\n")
+            write_frame(pd.DataFrame(list(rows), columns=list(_KEYS[name])), run_dir / name)
+    write_json(about, run_dir / ABOUT)
 
 
 def is_probe_run(run_dir: Path) -> bool:

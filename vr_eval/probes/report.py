@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-
 from vr_eval.files import write_atomic
 from vr_eval.probes import figures
 from vr_eval.probes.records import ProbeRun, read_run
 from vr_eval.probes.sentences import dense_sentence, density_sentence, depth_sentence, heat_sentence
 from vr_eval.probes.summary import Answers, long_table, questions_of
 from vr_eval.probes.tables import dense_table, drop_table, pair_table
-from vr_eval.report.html import digest, page_templates
+from vr_eval.report.html import STYLE, framed, page_templates
 from vr_eval.report.notation import visible
 from vr_eval.report.svg import Drawing, drawing
 from vr_eval.report.tables import RANDOM_WEIGHTS, Table
@@ -109,9 +107,6 @@ def _file_name(title: str, number: int) -> str:
 
 def _render(run: ProbeRun, sections: Sequence[Section], rest: Sequence[Table]) -> str:
     environment = page_templates()
-    # The style is a file of this package, not data; the policy allows just these bytes, and no script at all.
-    style = environment.get_template("style.css.j2").render() + _EXTRA
-    policy = f"default-src 'none'; img-src data:; style-src '{digest(style)}'; base-uri 'none'; form-action 'none'"
     about = run.about
     facts = [
         ("Backbone", visible(about["backbone"], 60) + (", random weights" if about.get("random_weights") else "")),
@@ -132,6 +127,5 @@ def _render(run: ProbeRun, sections: Sequence[Section], rest: Sequence[Table]) -
         sections=sections,
         rest=rest,
         environment=environment_,
-        style=Markup(style),
-        policy=policy,
+        **framed(environment.get_template(STYLE).render() + _EXTRA),
     )

@@ -17,11 +17,11 @@ from vr_eval.errors import InputError, Problem, VrEvalError
 from vr_eval.paths import PACKAGE, home
 from vr_eval.places import check_all, check_home, check_temporary
 from vr_eval.probes.file import ProbePlan, label_of, probe_id, same_without_refusion
+from vr_eval.records.folder import LOCK, RunFolder
+from vr_eval.runs.folder import ANOTHER, check_place, is_empty
 from vr_eval.runs.lock import check_free, locked, waited_for
 from vr_eval.runs.plan import duration
 from vr_eval.runs.progress import Progress
-
-_LOCK = "lock"
 
 
 def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *, dense: bool = False) -> int:
@@ -40,7 +40,7 @@ def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *
     """
     run_dir = out or plan.run_dir
     _check_run_dir(run_dir, plan)
-    check_free(run_dir / _LOCK)
+    check_free(RunFolder(run_dir).lock)
     found = [(cell, find_checkpoint(cell)) for cell in plan.cells]
     ready = [(cell, folder) for cell, folder in found if folder is not None or cell.random_weights]
     lacking = [cell for cell, folder in found if folder is None and not cell.random_weights]
@@ -58,7 +58,7 @@ def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *
 
     started = time.monotonic()
     chosen, data = pick_device(device), load_data(plan.file)
-    with locked(run_dir / _LOCK):
+    with locked(RunFolder(run_dir).lock):
         results = _probe(plan, ready, data, chosen, dense=dense)
         about = _about(plan, ready, lacking, data, results, dataclasses.asdict(describe(new_run_id())))
         about["seconds"] = round(time.monotonic() - started, 1)
@@ -87,7 +87,7 @@ def _probe(
         Progress.say(f"{label_of(cell, plan.cells)}: FAILED: {failed[cell]}")
 
     waiting = "process {} writes to the feature store; waiting for it"
-    with waited_for(session.folder / _LOCK, lambda pid: Progress.say(waiting.format(pid))):
+    with waited_for(session.folder / LOCK, lambda pid: Progress.say(waiting.format(pid))):
         labels = {probe_id(cell): label_of(cell, plan.cells) for cell, _ in ready}
         for subjects in groups(session, ready, fail):
             Progress.say(f"features of {len(subjects)} models: {', '.join(labels[name] for name in subjects)}")
@@ -178,17 +178,15 @@ def _training(plan: ProbePlan) -> str:
 
 
 def _check_run_dir(run_dir: Path, plan: ProbePlan) -> None:
-    hint = "Choose another run directory with --out DIR."
-    if run_dir.exists() and not run_dir.is_dir():
-        raise InputError(Problem("this is a file, not a run directory", file=str(run_dir), hint=hint))
-    if run_dir.is_dir() and not (run_dir / "probe.json").is_file():
-        others = [entry.name for entry in run_dir.iterdir() if entry.name != _LOCK and not entry.name.startswith(".")]
-        if others:
-            raise InputError(Problem("this folder is not empty and holds no probes", file=str(run_dir), hint=hint))
-    if (run_dir / "probe.json").is_file() and _was_random(run_dir) != plan.random_weights:
+    if not check_place(run_dir):
+        return
+    probed = (run_dir / "probe.json").is_file()
+    if not probed and not is_empty(run_dir):
+        raise InputError(Problem("this folder is not empty and holds no probes", file=str(run_dir), hint=ANOTHER))
+    if probed and _was_random(run_dir) != plan.random_weights:
         mine, theirs = ("random", "real") if plan.random_weights else ("real", "random")
         message = f"this folder holds probes of {theirs} weights, which never meet those of {mine} ones"
-        raise InputError(Problem(message, file=str(run_dir), hint=hint))
+        raise InputError(Problem(message, file=str(run_dir), hint=ANOTHER))
 
 
 def _was_random(run_dir: Path) -> bool:

@@ -29,6 +29,7 @@ from vr_eval.report.svg import Drawing
 from vr_eval.report.tables import Table
 
 TEMPLATES = Path(__file__).parent / "templates"
+STYLE = "style.css.j2"
 
 
 @dataclass(frozen=True)
@@ -50,31 +51,38 @@ class Page:
     definition: Definition
 
 
+def render(page: Page) -> str:
+    """The page as HTML."""
+    environment = page_templates()
+    environment.filters["signed"] = signed
+    environment.filters["groupby_run"] = _runs
+    style, script = (environment.get_template(name).render() for name in (STYLE, "script.js.j2"))
+    frame = {**framed(style, script), "samples_json": Markup(page.samples)}
+    return environment.get_template("report.html.j2").render(page=page, **frame)
+
+
 def page_templates() -> Environment:
-    """Where the templates of pages come from: what data says is escaped, and a name that is missing is an error."""
+    """The templates of all pages: everything foreign is escaped, and a name that is not given is an error."""
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=False,
     )
 
 
-def render(page: Page) -> str:
-    """The page as HTML."""
-    environment = page_templates()
-    environment.filters["signed"] = signed
-    environment.filters["groupby_run"] = _runs
-    # These two are files of this package, not data: they go in as they are, and the policy allows just these bytes.
-    style = environment.get_template("style.css.j2").render()
-    script = environment.get_template("script.js.j2").render()
+def framed(style: str, script: str = "") -> dict[str, str]:
+    """What the head of a page holds: its style and script, if any, and a policy that allows just their bytes.
+
+    They are files of this package, not data: they go in as they are.
+    """
+    scripts = f"script-src '{_digest(script)}'; " if script else ""
     policy = (
-        f"default-src 'none'; img-src data:; style-src '{digest(style)}'; script-src '{digest(script)}'; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; {scripts}base-uri 'none'; form-action 'none'"
     )
-    shared = {"style": Markup(style), "script": Markup(script), "policy": policy, "samples_json": Markup(page.samples)}
-    return environment.get_template("report.html.j2").render(page=page, **shared)
+    return {"style": Markup(style), "script": Markup(script), "policy": policy}
 
 
 def samples_json(samples: list[Sample], scores: Scores, definition: Definition, album: Album) -> str:
@@ -125,6 +133,5 @@ def _inline_json(content: Mapping[str, Any]) -> str:
     return text
 
 
-def digest(text: str) -> str:
-    """What a policy allows a piece of style or script by."""
+def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -15,6 +15,8 @@ from vr_eval.files import write_atomic
 from vr_eval.methods.spec import MethodFile
 from vr_eval.records.folder import LOCK, RunFolder
 
+ANOTHER = "Choose another run directory with --out DIR."
+
 
 def check_run_dir(run_dir: Path, grid: Grid) -> None:
     """Whether `grid` can be run in `run_dir`; makes nothing.
@@ -23,7 +25,28 @@ def check_run_dir(run_dir: Path, grid: Grid) -> None:
         InputError: it is a file, cannot be written, is in use for something else, or holds the run of another grid or
             one with weights of the other kind.
     """
-    hint = "Choose another run directory with --out DIR."
+    if not check_place(run_dir):
+        return
+    content = _content(RunFolder(run_dir).grid)
+    other = str(content["name"]) if "name" in content else None
+    if other is None and not is_empty(run_dir):
+        raise InputError(Problem("this folder is not empty and holds no run", file=str(run_dir), hint=ANOTHER))
+    if other is not None and other != grid.name:
+        message = f"this folder holds the run of another grid, {other!r}, not of {grid.name!r}"
+        raise InputError(Problem(message, file=str(run_dir), hint=ANOTHER))
+    if other is not None and bool(content.get("random_weights")) != grid.random_weights:
+        mine, theirs = ("random", "real") if grid.random_weights else ("real", "random")
+        message = f"this folder holds a run on {theirs} weights, which never meet {mine} ones"
+        raise InputError(Problem(message, file=str(run_dir), hint=ANOTHER))
+
+
+def check_place(run_dir: Path) -> bool:
+    """Whether there is a folder `run_dir` already; makes nothing.
+
+    Raises:
+        InputError: it is a file, or cannot be written.
+    """
+    hint = ANOTHER
     if "\0" in str(run_dir):
         raise InputError(Problem("this cannot be a run directory: a NUL in its name", str(run_dir), hint=hint))
     try:
@@ -39,19 +62,12 @@ def check_run_dir(run_dir: Path, grid: Grid) -> None:
         raise InputError(Problem(message, file=str(run_dir), hint=hint))
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(Problem(f"no permission to write to {existing}", file=str(run_dir), hint=hint))
-    if existing != run_dir:
-        return
-    content = _content(RunFolder(run_dir).grid)
-    other = str(content["name"]) if "name" in content else None
-    if other is None and any(entry.name != LOCK and not entry.name.startswith(".") for entry in run_dir.iterdir()):
-        raise InputError(Problem("this folder is not empty and holds no run", file=str(run_dir), hint=hint))
-    if other is not None and other != grid.name:
-        message = f"this folder holds the run of another grid, {other!r}, not of {grid.name!r}"
-        raise InputError(Problem(message, file=str(run_dir), hint=hint))
-    if other is not None and bool(content.get("random_weights")) != grid.random_weights:
-        mine, theirs = ("random", "real") if grid.random_weights else ("real", "random")
-        message = f"this folder holds a run on {theirs} weights, which never meet {mine} ones"
-        raise InputError(Problem(message, file=str(run_dir), hint=hint))
+    return existing == run_dir
+
+
+def is_empty(run_dir: Path) -> bool:
+    """Whether a folder holds nothing but the lock and hidden files."""
+    return all(entry.name == LOCK or entry.name.startswith(".") for entry in run_dir.iterdir())
 
 
 def grid_text(grid: Grid) -> str:
