@@ -11,8 +11,9 @@ from vr_eval.methods.registry import METHODS
 from vr_eval.methods.spec import MethodSpec
 from vr_eval.models.lvlm import LVLM
 from vr_eval.testing.alone import ALONE
-from vr_eval.testing.cases import Case, cases
+from vr_eval.testing.cases import Case, cases, cases_of
 from vr_eval.testing.seams import SEAMS
+from vr_eval.testing.tiles import tiled_batch
 
 VARIANTS = (
     Case("mlp", 1, "deepstack"),
@@ -47,6 +48,12 @@ def test_a_composition_keeps_what_is_promised(model: LVLM, check: Callable[[LVLM
 def test_a_method_keeps_what_is_promised(name: str, check: Callable[[MethodSpec, dict[str, object]], None]) -> None:
     torch.manual_seed(0)
     check(METHODS[name], {})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_sees_the_tiles_of_its_own_image(name: str) -> None:
+    torch.manual_seed(0)
+    tiled_batch(cases_of(name)[0].model(tiled=True))
 
 
 def test_no_method_of_the_registry_is_left_out() -> None:

@@ -17,7 +17,7 @@ from vr_eval.testing.tiles import TILES
 
 
 def check_method(method: str | MethodSpec, **options: Any) -> None:
-    """Whether a method keeps what this project promises of every method, on tiny random models: some 30 s on a CPU.
+    """Whether a method keeps what this project promises of every method, on tiny random models: seconds on a CPU.
 
     It is checked by itself, alone in a model (at strides of 2 and 3, where it has them), with the methods of other
     seams, and on images in tiles: batches, padding, caches, beams, several images, bfloat16, gradients, saving and
