@@ -12,6 +12,7 @@ import pytest
 from vr_eval import cli
 from vr_eval.errors import InputError, Problem, VrEvalError
 from vr_eval.processes import ALONE
+from vr_eval.tracking import Tracking
 
 ROOT = Path(cli.__file__).parents[1]
 HEAVY = ["torch", "transformers", "datasets", "pandas", "numpy", "lmms_eval", "pyarrow", "PIL", "matplotlib", "jinja2"]
@@ -149,10 +150,11 @@ def test_run_passes_grid_place_device_and_batch_size_and_returns_the_exit_code(
     calls: list[object] = []
     fake(monkeypatch, "vr_eval.runs.execute", "run_grid", calls)
     arguments = ["run", "projectors", "--out", str(tmp_path), "--device", "cpu", "--batch-size", "5", "--limit", "3"]
-    assert cli.main(arguments) == 1
+    assert cli.main([*arguments, "--track", "wandb"]) == 1
     ((grid,), options) = calls[0]  # type: ignore[misc]
     assert grid.limit == 3  # type: ignore[has-type]
-    assert options == {"out": tmp_path, "device": "cpu", "batch_size": 5}  # type: ignore[has-type]
+    track = Tracking("wandb", tmp_path.with_name(f"{tmp_path.name}.track"), "projectors")
+    assert options == {"out": tmp_path, "device": "cpu", "batch_size": 5, "track": track}  # type: ignore[has-type]
 
 
 def test_train_and_report_pass_their_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +163,8 @@ def test_train_and_report_pass_their_arguments(monkeypatch: pytest.MonkeyPatch) 
     fake(monkeypatch, "vr_eval.report", "build", calls)
     assert cli.main(["train", "projectors"]) == 1
     assert cli.main(["report", "runs/x"]) == 0
-    assert calls[0][1] == {"device": "auto", "spread": ALONE}  # type: ignore[index]
+    track = Tracking("none", Path("runs/projectors.track"), "projectors")
+    assert calls[0][1] == {"device": "auto", "spread": ALONE, "track": track}  # type: ignore[index]
     assert calls[1] == ((Path("runs/x"),), {})
 
 

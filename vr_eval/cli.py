@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--batch-size", metavar="N", type=_positive, help="questions answered at once (default: the file's)"
     )
+    _add_track(run)
     run.set_defaults(command=_run)
 
     plan = commands.add_parser("plan", help="print what a run would do; creates nothing")
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_grid(train)
     _add_device(train)
     _add_spread(train)
+    _add_track(train)
     train.set_defaults(command=_train)
 
     bench = commands.add_parser("bench", help="measure what the cells of a grid cost: time, parameters, GFLOPs")
@@ -120,6 +122,15 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="rebuild the report of a run directory from its records")
     report.add_argument("run_dir", metavar="DIR", type=_path, help="run directory, e.g. runs/projectors")
     report.set_defaults(command=_report)
+
+    push = commands.add_parser("push", help="publish a checkpoint on the hub, with a model card made from its run")
+    push.add_argument("source", metavar="SOURCE", help="run directory, checkpoint folder, or the id of a checkpoint")
+    push.add_argument("repo", metavar="OWNER/NAME", help="model repository on the hub; made if it is not there")
+    push.add_argument("--cell", metavar="LABEL", help="which of a run's cells: its label or id, or its checkpoint's id")
+    push.add_argument("--license", metavar="NAME", help="as the hub names it (default: that of what it was made from)")
+    push.add_argument("--private", action="store_true", help="make a new repository a private one")
+    push.add_argument("--card", action="store_true", help="print the card, send nothing")
+    push.set_defaults(command=_push)
 
     listing = commands.add_parser("list", help="what there is: methods, backbones, ablations, official tasks")
     listing.add_argument("what", choices=("methods", "backbones", "ablations", "tasks"))
@@ -212,6 +223,13 @@ def _add_spread(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_track(parser: argparse.ArgumentParser) -> None:
+    from vr_eval.tracking import TOOLS
+
+    text = "who keeps curves and results, on this machine unless told otherwise (default: none)"
+    parser.add_argument("--track", choices=TOOLS, default="none", help=text)
+
+
 def _add_random(parser: argparse.ArgumentParser) -> None:
     text = "weights drawn from a seed: true shapes, nothing fetched or trained; such results are marked as random"
     parser.add_argument("--random-weights", action="store_true", default=None, help=text)
@@ -271,18 +289,21 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     grid = _load(options)
-    from vr_eval.runs.execute import run_grid
+    from vr_eval.api.runs import run
 
-    return run_grid(grid, out=options.out, device=options.device, batch_size=grid.batch_size)
+    run(grid, options.out, options.device, grid.batch_size, options.track)
+    return 0
 
 
 def _train(options: argparse.Namespace) -> int:
     grid = _load(options)
     from vr_eval.processes import Spread
     from vr_eval.runs.execute import train_grid
+    from vr_eval.tracking import tracking
 
+    track = tracking(options.track, grid.run_dir, grid.name)
     spread = Spread(options.device_batch, options.fsdp, options.checkpoint_activations)
-    return train_grid(grid, device=options.device, spread=spread)
+    return train_grid(grid, device=options.device, spread=spread, track=track)
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -306,12 +327,17 @@ def _probe(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    if (options.run_dir / "probe.json").is_file():
-        from vr_eval.probes.report import build
-    else:
-        from vr_eval.report import build
+    from vr_eval.api.runs import write_report
 
-    print(build(options.run_dir))
+    print(write_report(options.run_dir))
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    from vr_eval.publish.push import card_of, push_to_hub
+
+    given = (options.source, options.repo, options.cell, options.license)
+    print(card_of(*given) if options.card else push_to_hub(*given, private=options.private))
     return 0
 
 

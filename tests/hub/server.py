@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from tests.hub.content import File, Repository
 from tests.hub.faults import NOTHING, Fault
+from tests.hub.uploads import OWNER, Uploads, card_errors, upload_modes
 
 KINDS = {"model": "models", "dataset": "datasets"}
 
@@ -70,6 +71,7 @@ class Hub:
         self.faults: list[Fault] = []
         self.asked: list[Asked] = []
         self.page = 1000
+        self.uploads = Uploads()
         self.lock = threading.Lock()
 
     def fault(self, method: str, path: str) -> Fault:
@@ -95,6 +97,10 @@ class Hub:
         if path in ("/", "/api/whoami-v2"):
             known = path == "/" or bool(token)
             return _json({"name": "tester", "type": "user"}) if known else _refusal(401, "Unauthorized")
+        if method == "POST" and not path.endswith("/paths-info") and "/paths-info/" not in path:
+            return (
+                self._uploaded(path, body) if token else _refusal(401, "Unauthorized", "Invalid username or password.")
+            )
         parts = path.strip("/").split("/")
         cached = parts[:2] == ["api", "resolve-cache"]
         api = parts[0] == "api" and not cached
@@ -110,6 +116,34 @@ class Hub:
         if cached:
             rest = ["resolve", *rest]
         return self._file(repository, rest, token, whole=cached)
+
+    def _uploaded(self, path: str, body: bytes) -> Reply:
+        """Everything that a user who is logged in may send; all are models of `OWNER`."""
+        if path == "/api/validate-yaml":
+            errors = card_errors(body)
+            return Reply(400 if errors else 200, json.dumps({"errors": errors, "warnings": []}).encode())
+        if path == "/api/repos/create":
+            given = json.loads(body)
+            name = f"{given['organization'] or OWNER}/{given['name']}"
+            if not name.startswith(f"{OWNER}/"):
+                return _refusal(403, "Forbidden", "You don't have the rights to create a model under this namespace")
+            if ("models", name) in self.repositories:
+                return Reply(409, json.dumps({"url": f"{self.address}/{name}"}).encode())
+            self.repositories["models", name] = Repository("model", name)
+            self.repositories["models", name].commit({".gitattributes": "*.safetensors filter=lfs\n"})
+            return _json({"url": f"{self.address}/{name}"})
+        if path.endswith("/info/lfs/objects/batch"):
+            return _json(self.uploads.batch(body, self.address, self.storage, path))
+        if path.endswith("/info/lfs/verify"):
+            return Reply(200 if self.uploads.verified(body) else 404)
+        found = self._repository(path.strip("/").split("/")[1:])
+        if found is None:
+            return _refusal(404, "RepoNotFound", "Repository not found")
+        repository, (what, branch) = found
+        if what == "preupload":
+            return _json(upload_modes(body))
+        commit = self.uploads.commit(repository, branch, body)
+        return _json({"commitUrl": f"{self.address}/{repository.id}/commit/{commit}", "commitOid": commit})
 
     def _repository(self, parts: list[str]) -> tuple[Repository, list[str]] | None:
         kind = parts[0]
@@ -202,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -210,6 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub.fault(self.command, self.path)
         if fault.status:
             reply = Reply(fault.status, b"", fault.headers)
+        elif self.host == "storage" and self.command == "PUT":
+            reply = Reply(200 if self.hub.uploads.put(self.path.removeprefix("/upload/"), body) else 400)
         elif self.host == "storage":
             reply = self.hub.stored(self.path)
         else:

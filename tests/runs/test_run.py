@@ -247,7 +247,7 @@ def test_a_model_with_a_bug_is_a_failed_cell(
 def test_a_missing_checkpoint_is_trained_once_and_used(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = []
 
-    def train_cell(cell: Any, place: Path, device: str, spread: Any) -> None:
+    def train_cell(cell: Any, place: Path, device: str, spread: Any, track: Any) -> None:
         trained.append(cell.label)
         write_checkpoint(place, checkpoint_id(cell), cell.projector, cell.ratio, cell.refusion)
 
@@ -262,7 +262,7 @@ def test_a_missing_checkpoint_is_trained_once_and_used(grid: Grid, monkeypatch: 
 def test_a_training_that_fails_is_a_failed_cell(
     grid: Grid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def train_cell(cell: Any, place: Path, device: str, spread: Any) -> None:
+    def train_cell(cell: Any, place: Path, device: str, spread: Any, track: Any) -> None:
         raise VrEvalError("training stopped at step 3: the loss is nan.")
 
     monkeypatch.setattr("vr_eval.training.cell.train_cell", train_cell)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.paths import PACKAGE, has_home, home
+
+ID = re.compile(r"[0-9a-f]{16}")
+"""What the id of a checkpoint looks like."""
 
 
 def shipped_checkpoint(cell: Cell) -> Path:
@@ -24,7 +28,13 @@ def find_checkpoint(cell: Cell) -> Path | None:
 
     ``checkpoint.json`` is written last, so a folder without it is an unfinished one and is passed over.
     """
-    name = checkpoint_id(cell)
+    return checkpoint_named(checkpoint_id(cell))
+
+
+def checkpoint_named(name: str) -> Path | None:
+    """The folder of a complete checkpoint with this id, or ``None`` where there is none or this is no id."""
+    if not ID.fullmatch(name):
+        return None
     homes = (PACKAGE / "micro", *((home(),) if has_home() else ()))
     return next((folder for one in homes if _complete(folder := one / "checkpoints" / name)), None)
 

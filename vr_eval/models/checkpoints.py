@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import AutoProcessor
 
@@ -22,7 +23,7 @@ from vr_eval.methods.registry import METHODS, NONE, PACKAGES
 from vr_eval.methods.spec import MethodFile
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.generation import only_tokens
-from vr_eval.models.hub import WHOLE, arguments_of, commits, pinned
+from vr_eval.models.hub import WHOLE, arguments_of, commits, explained, pinned
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor
 
@@ -75,7 +76,7 @@ def save_reference(source: Source, folder: Path, manifest: dict[str, Any]) -> No
 def open_model(
     name: str, revision: str = "main", loading: Loading | None = None, expect: str | None = None
 ) -> tuple[LVLM, Processor]:
-    """The model of a checkpoint's folder, or of a published checkpoint on the hub or in a folder; eval mode.
+    """The model of a checkpoint, of ours, LLaVA's or InternVL's, in a folder or on the hub; eval mode.
 
     Raises:
         InputError: there is neither, or it cannot be loaded.
@@ -83,9 +84,15 @@ def open_model(
     folder = Path(name)
     if expect is not None or (folder / MANIFEST).is_file():
         return load_checkpoint(folder, expect, loading)
-    from vr_eval.models.pretrained import load_pretrained
+    from vr_eval.models.pretrained import config_of, load_pretrained
 
-    return load_pretrained(Source(name, revision), loading)
+    source = pinned(Source(name, revision))
+    if config_of(source).get("model_type") != LVLMConfig.model_type:
+        return load_pretrained(source, loading)
+    if not folder.is_dir():
+        with explained(source, "the checkpoint"):
+            folder = Path(snapshot_download(source.name, revision=source.revision))
+    return load_checkpoint(folder, loading=loading)
 
 
 def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | None = None) -> tuple[LVLM, Processor]:

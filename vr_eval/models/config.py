@@ -103,3 +103,6 @@ def _sub_config(value: PreTrainedConfig | dict[str, Any] | None, default: str) -
         return value
     fields = dict(value or {})
     return AutoConfig.for_model(fields.pop("model_type", default), **fields)
+
+
+AutoConfig.register(LVLMConfig.model_type, LVLMConfig)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     GenerationConfig,
     GenerationMixin,
     LogitsProcessorList,
@@ -380,3 +381,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
         if held is not None:
             model_kwargs["vision_features"] = held
         return input_ids, model_kwargs
+
+
+for _auto in (AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText):
+    _auto.register(LVLMConfig, LVLM)

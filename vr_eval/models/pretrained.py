@@ -67,7 +67,7 @@ def load_pretrained(
             configuration.
     """
     loading, source = loading or Loading(), pinned(source)
-    content = _content(source)
+    content = config_of(source)
     described = describe(content, source, pinned(tower) if tower is not None else None)
     config = described.config
     processor = _processor(described, source, template)
@@ -103,11 +103,12 @@ def named_tower(source: Source) -> Source | None:
     Raises:
         InputError: The checkpoint cannot be found or read.
     """
-    tower = _content(pinned(source)).get("mm_vision_tower")
+    tower = config_of(pinned(source)).get("mm_vision_tower")
     return Source(tower) if isinstance(tower, str) else None
 
 
-def _content(source: Source) -> dict[str, Any]:
+def config_of(source: Source) -> dict[str, Any]:
+    """The config.json of a model, which may be any. Raises InputError: it cannot be found or read."""
     with explained(source, "the configuration"):
         content, _ = PreTrainedConfig.get_config_dict(source.name, revision=source.revision)
     if not content:

@@ -35,9 +35,16 @@ from vr_eval.runs.origins import several_commits
 from vr_eval.runs.plan import check_training_data
 from vr_eval.runs.progress import Progress
 from vr_eval.runs.training import train_missing
+from vr_eval.tracking import NOT_TRACKED, Tracking
 
 
-def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_size: int | None = None) -> int:
+def run_grid(
+    grid: Grid,
+    out: Path | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    track: Tracking = NOT_TRACKED,
+) -> int:
     """Train what is missing, evaluate every cell, write records and report; returns the exit code.
 
     A cell that fails does not stop the others: its traceback goes to its `error.txt`, and the exit code is 1, or 2
@@ -47,6 +54,7 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
         out: the run directory; default `runs/NAME`.
         device: `auto` takes a GPU if there is one.
         batch_size: questions answered at once; default the grid's.
+        track: who draws the curves of what is trained.
 
     Raises:
         InputError: the run directory, a cache, the device or the tasks' data cannot be used (then nothing is created),
@@ -69,7 +77,7 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
         failed: dict[str, _Failure] = {}
         if session is not None:
             write_json(session.environment, RunFolder(run_dir).environment)
-            failed = _evaluate(session, pending, run_dir, content)
+            failed = _evaluate(session, pending, run_dir, content, track)
         else:
             Progress.say(f"all {len(grid.cells)} cells are evaluated already")
         _sort_out(run_dir, {cell_id(cell, grid) for cell in grid.cells})
@@ -83,7 +91,7 @@ def run_grid(grid: Grid, out: Path | None = None, device: str = "auto", batch_si
     return max((failure.exit_code for failure in failed.values()), default=0)
 
 
-def train_grid(grid: Grid, device: str = "auto", spread: Spread = ALONE) -> int:
+def train_grid(grid: Grid, device: str = "auto", spread: Spread = ALONE, track: Tracking = NOT_TRACKED) -> int:
     """Train the checkpoints of `grid` that are missing; returns the exit code.
 
     Raises:
@@ -107,7 +115,7 @@ def train_grid(grid: Grid, device: str = "auto", spread: Spread = ALONE) -> int:
     failed = []
     for cell in missing:
         try:
-            path = train_missing(cell, progress.say, device, spread)
+            path = train_missing(cell, progress.say, device, spread, track)
             progress.finished(f"{_name(cell, grid)}: trained, {path}")
         except Exception as error:  # one failing cell must not stop the others
             if processes() > 1:
@@ -177,7 +185,7 @@ def _by_task(changed: Mapping[Cell, Mapping[str, str]]) -> dict[str, tuple[str, 
 
 
 def _evaluate(
-    session: Any, pending: Sequence[Cell], run_dir: Path, content: Mapping[str, Content]
+    session: Any, pending: Sequence[Cell], run_dir: Path, content: Mapping[str, Content], track: Tracking
 ) -> dict[str, _Failure]:
     """Evaluate the cells; those that failed by label."""
     grid, progress = session.grid, Progress(len(pending))
@@ -187,7 +195,8 @@ def _evaluate(
         try:
             checkpoint = None
             if not cell.random_weights:
-                checkpoint = find_checkpoint(cell) or train_missing(cell, progress.say, session.device.type)
+                found = find_checkpoint(cell)
+                checkpoint = found or train_missing(cell, progress.say, session.device.type, track=track)
             renew(folder, content)
             with progress.cell(name, session.questions) as answered:
                 metrics = session.run(cell, checkpoint, folder, answered)

@@ -11,9 +11,16 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.checkpoint_folders import find_checkpoint, trained_checkpoint
 from vr_eval.processes import ALONE, Spread, is_first_process, processes
 from vr_eval.runs.lock import locked, waited_for
+from vr_eval.tracking import NOT_TRACKED, Tracking
 
 
-def train_missing(cell: Cell, say: Callable[[str], None], device: str = "auto", spread: Spread = ALONE) -> Path:
+def train_missing(
+    cell: Cell,
+    say: Callable[[str], None],
+    device: str = "auto",
+    spread: Spread = ALONE,
+    track: Tracking = NOT_TRACKED,
+) -> Path:
     """Train the checkpoint of `cell`, unless another process just did; returns its folder.
 
     Raises:
@@ -21,7 +28,7 @@ def train_missing(cell: Cell, say: Callable[[str], None], device: str = "auto", 
     """
     folder = trained_checkpoint(cell)
     if not is_first_process():  # the first one of those that train together holds the lock for all
-        _train(cell, folder, device, spread)
+        _train(cell, folder, device, spread, track)
         return folder
     lock = folder.with_name(f"{folder.name}.lock")
 
@@ -35,7 +42,7 @@ def train_missing(cell: Cell, say: Callable[[str], None], device: str = "auto", 
             return found
         if cell.trained:
             say(f"{cell.label}: training {cell.recipe.steps} steps")
-        _train(cell, folder, device, spread)
+        _train(cell, folder, device, spread, track)
         if cell.pretrained:
             from vr_eval.checksums import read_manifest
 
@@ -44,10 +51,10 @@ def train_missing(cell: Cell, say: Callable[[str], None], device: str = "auto", 
     return folder
 
 
-def _train(cell: Cell, folder: Path, device: str, spread: Spread) -> None:
+def _train(cell: Cell, folder: Path, device: str, spread: Spread, track: Tracking) -> None:
     from vr_eval.models.hub import quiet_loading
     from vr_eval.training.cell import train_cell
 
     quiet_loading()
     with contextlib.redirect_stdout(sys.stderr):  # the trainer prints its log
-        train_cell(cell, folder, device, spread)
+        train_cell(cell, folder, device, spread, track)

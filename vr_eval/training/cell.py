@@ -16,13 +16,16 @@ from vr_eval.models.checkpoints import save_checkpoint, save_reference
 from vr_eval.models.hub import commits
 from vr_eval.models.lvlm import LVLM
 from vr_eval.processes import ALONE, Spread, is_first_process
+from vr_eval.tracking import NOT_TRACKED, Tracking
 from vr_eval.training.sources import samples_of
 from vr_eval.training.stages import CellStage, describe, stages_of
 from vr_eval.training.templates import ask_as_trained
 from vr_eval.training.trainer import Group, Schedule, fit, load_trained
 
 
-def train_cell(cell: Cell, folder: Path, device: str = "auto", spread: Spread = ALONE) -> None:
+def train_cell(
+    cell: Cell, folder: Path, device: str = "auto", spread: Spread = ALONE, track: Tracking = NOT_TRACKED
+) -> None:
     """Train `cell` and write its checkpoint to `folder`; an interrupted training continues where it saved last.
 
     Prints what each stage trains, and how fast.
@@ -55,8 +58,9 @@ def train_cell(cell: Cell, folder: Path, device: str = "auto", spread: Spread = 
         stage = Schedule(part.name, part.steps, recipe.batch(part.number), recipe.warmup, recipe.weight_decay)
         groups = [Group(trained.parameters, trained.lr) for trained in part.trained]
         own, out = samples[part.name], work / part.name
+        tracked = track.named(cell.label, f"seed={cell.seed}", part.name)
         logs[part.name] = fit(
-            model, own.dataset, own.collate, stage, groups, out, cell.seed, device, own.lengths, spread
+            model, own.dataset, own.collate, stage, groups, out, cell.seed, device, own.lengths, spread, tracked
         )
         if spread.sharded:
             model, processor = build_lvlm(cell)

@@ -19,6 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from vr_eval.errors import InputError, Problem, VrEvalError
 from vr_eval.processes import ALONE, Spread, processes
+from vr_eval.tracking import NOT_TRACKED, Tracking
 from vr_eval.training.muon import Float32Muon, MuonAdamW
 
 
@@ -81,6 +82,7 @@ def fit(
     device: str = "auto",
     lengths: Sequence[int] | None = None,
     spread: Spread = ALONE,
+    track: Tracking = NOT_TRACKED,
 ) -> list[dict[str, float]]:
     """Train the parameters of `groups` and nothing else; continue from the newest checkpoint under `out`.
 
@@ -91,6 +93,7 @@ def fit(
         device: `cpu`, or what the Trainer picks (`auto`: GPUs if there are any).
         lengths: tokens of each sample; batches are then made of samples of like lengths.
         spread: how the work is laid out.
+        track: who draws the curves.
 
     Returns:
         The log: step, loss and learning rate, every 10 steps and before every checkpoint.
@@ -124,7 +127,6 @@ def fit(
         logging_nan_inf_filter=False,
         save_steps=stage.save_every,
         save_total_limit=1,
-        report_to=[],
         seed=seed,
         remove_unused_columns=False,
         label_names=["labels"],
@@ -135,21 +137,23 @@ def fit(
         dataloader_num_workers=0 if cpu or lengths is None else 8,
         bf16=fast_bfloat16(cpu),
         activation_checkpointing=spread.checkpoint_activations,
+        **track.arguments,
         **(_sharding(model, cpu) if spread.sharded else {}),
     )
     if arguments.n_gpu > 1:  # one process: the Trainer would give each of the GPUs a batch
         arguments._n_gpu = 1
-    trainer = StageTrainer(
-        groups,
-        stage,
-        lengths,
-        model=model,
-        args=arguments,
-        train_dataset=dataset,
-        data_collator=collate,
-        callbacks=[NonFiniteLoss()],
-    )
-    trainer.train(resume_from_checkpoint=newest)
+    with track.curves():
+        trainer = StageTrainer(
+            groups,
+            stage,
+            lengths,
+            model=model,
+            args=arguments,
+            train_dataset=dataset,
+            data_collator=collate,
+            callbacks=[NonFiniteLoss()],
+        )
+        trainer.train(resume_from_checkpoint=newest)
     return _losses(trainer.state)
 
 
