@@ -99,5 +99,8 @@ def style_sheet() -> str:
     light, dark = (" ".join(f"--{name}: {hexa};" for name, hexa in scheme.items()) for scheme in colours())
     return (
         f".report {{ {light} max-width: 100%; }}\n[data-md-color-scheme=slate] .report {{ {dark} }}\n"
+        ".md-typeset figure.report { display: block; width: 100%; }\n"
         f".md-typeset .report svg {{ width: 100%; height: auto; }}\n{rules()}\n"
+        # An equation's line goes on below, not out of sight.
+        ".md-typeset .language-text code { white-space: pre-wrap; }\n"
     )
