@@ -14,7 +14,7 @@ from vr_eval.errors import InputError, Problem, VrEvalError
 from vr_eval.processes import ALONE
 from vr_eval.tracking import Tracking
 
-ROOT = Path(cli.__file__).parents[1]
+ROOT = Path(cli.__file__).parents[2]
 HEAVY = ["torch", "transformers", "datasets", "pandas", "numpy", "lmms_eval", "pyarrow", "PIL", "matplotlib", "jinja2"]
 
 

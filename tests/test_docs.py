@@ -20,7 +20,7 @@ import vr_eval
 from gen import costs, keys, methods, readme
 from vr_eval.catalog.recipe import STAGES, Recipe
 from vr_eval.catalog.tiling import TILINGS
-from vr_eval.cli import _parser
+from vr_eval.cli.arguments import parser
 from vr_eval.config.backbone_keys import DescribedBackbone
 from vr_eval.config.decoding import Decoding
 from vr_eval.config.grid import load_grid
@@ -70,7 +70,7 @@ def python(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("command", cases(commands))
 def test_every_command_is_one(command: str) -> None:
-    assert callable(_parser().parse_args(shlex.split(command)).command)
+    assert callable(parser().parse_args(shlex.split(command)).command)
 
 
 @pytest.mark.parametrize("command", cases(inline))
@@ -79,9 +79,9 @@ def test_every_command_within_a_line_exists(command: str) -> None:
     words += ["FILE"] if len(words) == 1 and words[0] not in ("list", "import", "micro") else []
     if "--help" in words:
         with pytest.raises(SystemExit, match="0"):
-            _parser().parse_args(words)
+            parser().parse_args(words)
     else:
-        _parser().parse_args(words)
+        parser().parse_args(words)
 
 
 def test_commands_are_found() -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from gen.markdown import block, code, table
-from vr_eval import cli
+from vr_eval.cli.arguments import parser
 from vr_eval.config import schema
 from vr_eval.probes import options as probes
 
@@ -53,7 +53,7 @@ def _entry(line: str) -> list[str]:
 def commands() -> str:
     """The help of every command, without the keys, which have pages of their own."""
     os.environ["COLUMNS"] = "100"  # argparse wraps at the terminal's width, and the pages shall not depend on it
-    return "\n\n".join(f"## {name}\n\n{block(text)}" for name, text in _helps(cli._parser()))
+    return "\n\n".join(f"## {name}\n\n{block(text)}" for name, text in _helps(parser()))
 
 
 def _helps(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:

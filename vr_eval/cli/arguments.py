@@ -1,23 +1,12 @@
-"""The command ``vr-eval``. Thin: it reads arguments, calls one function, and turns errors into messages.
-
-Every import beyond the standard library waits until its command runs, so that ``--help`` is there at once and ``plan``
-never loads torch. Exit codes: 0 done, 1 something failed, 2 bad input, 130 interrupted.
-"""
+"""The arguments of every command, and its help."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from vr_eval.errors import VrEvalError, sanitize_terminal
-
-if TYPE_CHECKING:
-    from vr_eval.config.grid import Grid
-    from vr_eval.methods.spec import MethodFile
+from vr_eval.cli import commands
 
 
 class _Parser(argparse.ArgumentParser):
@@ -30,41 +19,13 @@ class _Parser(argparse.ArgumentParser):
         return f"{text}\n{self.tail()}\n" if self.tail is not None else text
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    try:
-        options = _parser().parse_args(arguments)
-        code: int = options.command(options)
-        # Here, and not at exit, a reader that has gone away can still be answered quietly.
-        sys.stdout.flush()
-        return code
-    except VrEvalError as error:
-        print(f"vr-eval: {sanitize_terminal(str(error))}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\nvr-eval: interrupted; the same command continues where this one stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The interpreter flushes stdout once more at exit, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        # A folder that cannot be written, wherever that showed; anything else is a bug.
-        from vr_eval.places import FORBIDDEN, FULL, not_writable
-
-        if error.errno not in FULL | FORBIDDEN or not isinstance(error.filename, str):
-            raise
-        print(f"vr-eval: {not_writable(error, error.filename).render()}", file=sys.stderr)
-        return 2
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(
         prog="vr-eval", description="What saving vision tokens costs a vision-language model, and what brings it back."
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    kinds = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    run = commands.add_parser("run", help="train what is missing, evaluate every cell, write the report")
+    run = kinds.add_parser("run", help="train what is missing, evaluate every cell, write the report")
     _add_grid(run)
     _add_out(run)
     _add_device(run)
@@ -74,9 +35,9 @@ def _parser() -> argparse.ArgumentParser:
         "--batch-size", metavar="N", type=_positive, help="questions answered at once (default: the file's)"
     )
     _add_track(run)
-    run.set_defaults(command=_run)
+    run.set_defaults(command=commands.run)
 
-    plan = commands.add_parser("plan", help="print what a run would do; creates nothing")
+    plan = kinds.add_parser("plan", help="print what a run would do; creates nothing")
     plan.description = "Print the cells of a grid file, what is cached, what will be trained and the estimated time."
     plan.tail = _grid_keys
     _add_grid(plan)
@@ -84,16 +45,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_loading(plan)
     _add_random(plan)
     plan.add_argument("--json", action="store_true", help="print the plan as JSON")
-    plan.set_defaults(command=_plan)
+    plan.set_defaults(command=commands.plan)
 
-    train = commands.add_parser("train", help="train the missing checkpoints of a grid, evaluate nothing")
+    train = kinds.add_parser("train", help="train the missing checkpoints of a grid, evaluate nothing")
     _add_grid(train)
     _add_device(train)
     _add_spread(train)
     _add_track(train)
-    train.set_defaults(command=_train)
+    train.set_defaults(command=commands.train)
 
-    bench = commands.add_parser("bench", help="measure what the cells of a grid cost: time, parameters, GFLOPs")
+    bench = kinds.add_parser("bench", help="measure what the cells of a grid cost: time, parameters, GFLOPs")
     bench.description = (
         "Measure prefill, decode, parameters and GFLOPs of a grid's cells; trains, fetches and writes nothing: weights "
         "that are not on this machine are drawn, which takes the same time."
@@ -104,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_random(bench)
     bench.add_argument("--repeats", metavar="N", type=_positive, default=15, help="measured rounds (default: 15)")
     bench.add_argument("--json", action="store_true", help="print the result as JSON")
-    bench.set_defaults(command=_bench)
+    bench.set_defaults(command=commands.bench)
 
-    probe = commands.add_parser("probe", help="find where visual information is lost: linear probes at every component")
+    probe = kinds.add_parser("probe", help="find where visual information is lost: linear probes at every component")
     probe.description = "Fit linear probes to the vision tokens at every component of a grid's trained cells."
     probe.tail = _probe_keys
     probe.add_argument(
@@ -117,39 +78,39 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(probe)
     _add_random(probe)
     probe.add_argument("--dense", action="store_true", help="per-token probes too: which glyph is under a token")
-    probe.set_defaults(command=_probe)
+    probe.set_defaults(command=commands.probe)
 
-    report = commands.add_parser("report", help="rebuild the report of a run directory from its records")
+    report = kinds.add_parser("report", help="rebuild the report of a run directory from its records")
     report.add_argument("run_dir", metavar="DIR", type=_path, help="run directory, e.g. runs/projectors")
-    report.set_defaults(command=_report)
+    report.set_defaults(command=commands.report)
 
-    push = commands.add_parser("push", help="publish a checkpoint on the hub, with a model card made from its run")
+    push = kinds.add_parser("push", help="publish a checkpoint on the hub, with a model card made from its run")
     push.add_argument("source", metavar="SOURCE", help="run directory, checkpoint folder, or the id of a checkpoint")
     push.add_argument("repo", metavar="OWNER/NAME", help="model repository on the hub; made if it is not there")
     push.add_argument("--cell", metavar="LABEL", help="which of a run's cells: its label or id, or its checkpoint's id")
     push.add_argument("--license", metavar="NAME", help="as the hub names it (default: that of what it was made from)")
     push.add_argument("--private", action="store_true", help="make a new repository a private one")
     push.add_argument("--card", action="store_true", help="print the card, send nothing")
-    push.set_defaults(command=_push)
+    push.set_defaults(command=commands.push)
 
-    listing = commands.add_parser("list", help="what there is: methods, backbones, ablations, official tasks")
+    listing = kinds.add_parser("list", help="what there is: methods, backbones, ablations, official tasks")
     listing.add_argument("what", choices=("methods", "backbones", "ablations", "tasks"))
     listing.add_argument("--backbone", metavar="NAME", default="micro", help="backbone for token counts (micro)")
     listing.add_argument("--parameters", action="store_true", help="count what methods add there; takes seconds")
     listing.add_argument("--grid", metavar="FILE", help="methods: those of the method files of this grid too")
-    listing.set_defaults(command=_list)
+    listing.set_defaults(command=commands.list_what)
 
-    doctor = commands.add_parser("doctor", help="what this machine has, and what a grid still needs from the hub")
+    doctor = kinds.add_parser("doctor", help="what this machine has, and what a grid still needs from the hub")
     doctor.description = "Print versions, devices, disks, the hub, and what is cached; downloads nothing."
     _add_grid(doctor, limit=False, optional=True)
-    doctor.set_defaults(command=_doctor)
+    doctor.set_defaults(command=commands.doctor)
 
-    fetch = commands.add_parser("fetch", help="download the data and weights of a grid, to run it without network")
+    fetch = kinds.add_parser("fetch", help="download the data and weights of a grid, to run it without network")
     fetch.description = "Download what a grid needs into the Hugging Face caches; run it again to go on."
     _add_grid(fetch, limit=False)
-    fetch.set_defaults(command=_fetch)
+    fetch.set_defaults(command=commands.fetch)
 
-    importing = commands.add_parser("import", help="official weights under our names")
+    importing = kinds.add_parser("import", help="official weights under our names")
     importing.description = "Write the tensors of an official checkpoint to a new folder under our names."
     importing.add_argument(
         "source", metavar="SOURCE", help="whose checkpoint it is: tokenpacker, deepstack or cambrian"
@@ -158,13 +119,13 @@ def _parser() -> argparse.ArgumentParser:
         "path", metavar="PATH", type=_path, help="weights file (safetensors or .bin), index or folder"
     )
     importing.add_argument("--out", metavar="DIR", type=_path, required=True, help="folder to write; must be new")
-    importing.set_defaults(command=_import)
+    importing.set_defaults(command=commands.import_weights)
 
-    micro = commands.add_parser("micro", help="the embedded backbone and its generated suites")
+    micro = kinds.add_parser("micro", help="the embedded backbone and its generated suites")
     actions = micro.add_subparsers(title="actions", metavar="ACTION", required=True)
     build = actions.add_parser("build", help="rebuild tower, decoder and every shipped checkpoint from nothing")
-    build.set_defaults(command=_micro_build)
-    return parser
+    build.set_defaults(command=commands.micro_build)
+    return top
 
 
 MOST = 1_000_000
@@ -253,136 +214,3 @@ def _probe_keys() -> str:
     from vr_eval.probes.options import document_keys
 
     return document_keys()
-
-
-def _load(options: argparse.Namespace) -> Grid:
-    from vr_eval.config.grid import load_grid
-
-    limit, batch_size = getattr(options, "limit", None), getattr(options, "batch_size", None)
-    names = ("dtype", "attention", "bits", "device_map")
-    loading = {name: value for name in names if (value := getattr(options, name, None)) is not None}
-    drawn = getattr(options, "random_weights", None)
-    grid = load_grid(
-        options.file, options.overrides, limit, options.backbone, batch_size, loading, drawn, options.tasks_path
-    )
-    _say_executed(grid.method_files)
-    return grid
-
-
-def _say_executed(files: Sequence[MethodFile]) -> None:
-    """What was executed because a grid names it; the first of several processes speaks for all."""
-    if files:
-        from vr_eval.methods.method_file import describe
-        from vr_eval.processes import is_first_process
-
-        for file in files if is_first_process() else ():
-            print(sanitize_terminal(describe(file)), file=sys.stderr)
-
-
-def _plan(options: argparse.Namespace) -> int:
-    from vr_eval.runs.plan import plan_grid
-
-    plan = plan_grid(_load(options), options.out)
-    print(plan.to_json() if options.json else plan.to_text())
-    return 0
-
-
-def _run(options: argparse.Namespace) -> int:
-    grid = _load(options)
-    from vr_eval.api.runs import run
-
-    run(grid, options.out, options.device, grid.batch_size, options.track)
-    return 0
-
-
-def _train(options: argparse.Namespace) -> int:
-    grid = _load(options)
-    from vr_eval.processes import Spread
-    from vr_eval.runs.execute import train_grid
-    from vr_eval.tracking import tracking
-
-    track = tracking(options.track, grid.run_dir, grid.name)
-    spread = Spread(options.device_batch, options.fsdp, options.checkpoint_activations)
-    return train_grid(grid, device=options.device, spread=spread, track=track)
-
-
-def _bench(options: argparse.Namespace) -> int:
-    grid = _load(options)
-    from vr_eval.runs.bench import bench_grid
-    from vr_eval.runs.progress import Progress
-
-    bench = bench_grid(grid, options.device, options.repeats, Progress.say)
-    print(bench.to_json() if options.json else bench.to_text())
-    return 0
-
-
-def _probe(options: argparse.Namespace) -> int:
-    from vr_eval.probes.file import load_probes
-
-    plan = load_probes(options.file, options.overrides, options.random_weights)
-    _say_executed(plan.method_files)
-    from vr_eval.probes.run import run_probes
-
-    return run_probes(plan, out=options.out, device=options.device, dense=options.dense)
-
-
-def _report(options: argparse.Namespace) -> int:
-    from vr_eval.api.runs import write_report
-
-    print(write_report(options.run_dir))
-    return 0
-
-
-def _push(options: argparse.Namespace) -> int:
-    from vr_eval.publish.push import card_of, push_to_hub
-
-    given = (options.source, options.repo, options.cell, options.license)
-    print(card_of(*given) if options.card else push_to_hub(*given, private=options.private))
-    return 0
-
-
-def _list(options: argparse.Namespace) -> int:
-    from vr_eval import listing
-
-    if options.grid is not None:
-        from vr_eval.config.grid import load_grid
-
-        _say_executed(load_grid(options.grid).method_files)
-    if options.what == "methods":
-        print(listing.list_methods(options.backbone, options.parameters))
-    elif options.what == "backbones":
-        print(listing.list_backbones())
-    else:
-        print(listing.list_tasks() if options.what == "tasks" else listing.list_ablations())
-    return 0
-
-
-def _doctor(options: argparse.Namespace) -> int:
-    grid = _load(options) if options.file is not None else None
-    from vr_eval.doctor.examine import examine
-
-    text, code = examine(grid)
-    print(text)
-    return code
-
-
-def _fetch(options: argparse.Namespace) -> int:
-    grid = _load(options)
-    from vr_eval.doctor.fetch import fetch_grid
-    from vr_eval.runs.progress import Progress
-
-    return fetch_grid(grid, Progress.say)
-
-
-def _import(options: argparse.Namespace) -> int:
-    from vr_eval.models.importing import import_official
-
-    print(import_official(options.source, options.path, options.out).to_text())
-    return 0
-
-
-def _micro_build(options: argparse.Namespace) -> int:
-    from vr_eval.micro.build.weights import build_all
-
-    build_all()
-    return 0
