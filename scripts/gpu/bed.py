@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from vr_eval.adapters.questions import Question
 from vr_eval.catalog.backbone import BackboneSpec, Loading
 from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
-from vr_eval.methods.registry import NONE, of_seam, projector_options
+from vr_eval.methods.registry import METHODS, NONE, of_seam, projector_options
 from vr_eval.models.build import build_lvlm, lvlm_config
 from vr_eval.models.features import FeatureStore, ImageEncoder
 from vr_eval.models.lvlm import LVLM
@@ -97,11 +97,10 @@ class Bed:
         return given | encoder.read([one.images for one in prepared])
 
 
-def cell_of(
-    backbone: str, projector: str, ratio: int, refusion: str = NONE, pruning: str = NONE, **options: Any
-) -> Cell:
-    """A cell on random weights."""
-    return Cell(backbone, projector, ratio, refusion, pruning, 0, options, Recipe(), random_weights=True)
+def cell_of(backbone: str, projector: str, ratio: int, refusion: str = NONE, **training_free: str) -> Cell:
+    """A cell on random weights; `training_free`: seam to method."""
+    plain = Cell(backbone, projector, ratio, refusion, NONE, 0, {}, Recipe(), random_weights=True)
+    return replace(plain, **training_free)
 
 
 def cells_of(backbone: str) -> list[Cell]:
@@ -113,4 +112,5 @@ def cells_of(backbone: str) -> list[Cell]:
         cells.append(cell_of(backbone, name, RATIO if RATIO in ratios and name != "mlp" else ratios[0]))
     cells.sort(key=lambda cell: cell.projector != "mlp")
     cells += [cell_of(backbone, "avg_pool", RATIO, refusion=name) for name in of_seam("refusion")]
-    return cells + [cell_of(backbone, "mlp", 1, pruning=name) for name in of_seam("pruning")]
+    free = [method for method in METHODS.values() if method.seam in ("pruning", "image")]
+    return cells + [cell_of(backbone, "mlp", 1, **{method.seam: method.name}) for method in free]
