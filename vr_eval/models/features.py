@@ -23,7 +23,7 @@ from vr_eval.methods.base import tower_levels
 from vr_eval.methods.levels import Level, in_order
 from vr_eval.methods.registry import NONE
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.methods import sketch
+from vr_eval.models.methods import computed_by, sketch
 from vr_eval.models.reading import upright
 from vr_eval.models.tiles import BASE_ONLY, Size
 
@@ -36,7 +36,9 @@ _UNRELATED = frozenset({"_name_or_path", "architectures", "dtype", "transformers
 
 
 class FeatureStore:
-    """Hidden states ``(tiles, G*G, D)`` by (tower and G, image, level), on the CPU; the least recently used give way.
+    """Hidden states ``(tiles, G*G, D)`` by (tower and image method, image, level), on the CPU.
+
+    The least recently used give way.
 
     Attributes:
         encoded: How many images towers have encoded for it.
@@ -51,19 +53,19 @@ class FeatureStore:
         self._kept: OrderedDict[_Key, Tensor] = OrderedDict()
         self._evicted = False
 
-    def get(self, tower: str, image: str, levels: Sequence[Level]) -> list[Tensor] | None:
+    def get(self, source: str, image: str, levels: Sequence[Level]) -> list[Tensor] | None:
         """One tensor ``(tiles, G*G, D)`` per level, or None unless all are there."""
-        found = [self._kept.get((tower, image, level)) for level in levels]
+        found = [self._kept.get((source, image, level)) for level in levels]
         if any(tensor is None for tensor in found):
             return None
         for level in levels:
-            self._kept.move_to_end((tower, image, level))
+            self._kept.move_to_end((source, image, level))
         return [tensor for tensor in found if tensor is not None]
 
-    def put(self, tower: str, image: str, level: Level, hidden: Tensor) -> None:
+    def put(self, source: str, image: str, level: Level, hidden: Tensor) -> None:
         """Keep one hidden state, if the store is large enough for it."""
         size = hidden.numel() * hidden.element_size()
-        key = (tower, image, level)
+        key = (source, image, level)
         if size > self.capacity_bytes or key in self._kept:
             return
         self._kept[key] = hidden
@@ -114,14 +116,13 @@ class ImageEncoder:
     def _encode(self, image: Image, size: Size, levels: Sequence[Level]) -> list[Tensor]:
         image = upright(image)
         name = image_id(image)
-        # What the tower gives depends on how much of the image it is shown; asked anew, as a cell may change it.
-        source = f"{self.tower}, {self.model.grid} patches"
+        source = self._source()
         if size == BASE_ONLY:
             source += ", base view"
         found = self.store.get(source, name, levels)
         if found is not None:
             return found
-        # What other cells read, they read of the whole image; all that fill the image seam read the same level.
+        # What other cells read, they read of the image itself, not of what fills the image seam makes of it.
         others = self.store.levels if self.model.image_method is None else ()
         wanted = in_order({*others, *levels})
         tiles = processed(self.processor, image, size)
@@ -132,6 +133,13 @@ class ImageEncoder:
         for level, tensor in by_level.items():
             self.store.put(source, name, level, tensor)
         return [by_level[level] for level in levels]
+
+    def _source(self) -> str:
+        """What makes hidden states of an image: the tower, and what fills the image seam, which a cell may change."""
+        config = self.model.config
+        if config.image == NONE:
+            return self.tower
+        return f"{self.tower}, {config.image} {sorted(computed_by(config.image, config).items())}"
 
 
 def processed(processor: BaseImageProcessor, image: Image, size: Size) -> Tensor:

@@ -67,6 +67,13 @@ def added_parameters(name: str, shape: Shape, ratio: int, options: Options) -> i
     return sum(parameter.numel() for parameter in sketch(name, shape, ratio, options).parameters())
 
 
+def computed_by(name: str, config: LVLMConfig) -> dict[str, Any]:
+    """What a method of `config` computes hangs on, in plain values: its version, its file's hash and its options."""
+    spec = METHODS[name]
+    file = {"file": spec.file.hash} if spec.file is not None else {}
+    return {"version": spec.version, **file, **config.options.get(name, {})}
+
+
 def _build(name: str, config: LVLMConfig) -> Any:
     given = {key: tuple(v) if isinstance(v, list) else v for key, v in config.options.get(name, {}).items()}
     return build_method(name, config.shapes, METHODS[name].options(**given))

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from transformers import BaseImageProcessor
 
-from vr_eval.methods.registry import METHODS
+from vr_eval.methods.registry import NONE
 from vr_eval.models.features import tower_id
 from vr_eval.models.lvlm import LVLM
+from vr_eval.models.methods import computed_by
 from vr_eval.probes.tapnames import OUT, PRUNING, REFUSION, decoder_tap, tower_tap
 from vr_eval.probes.taps import tower_levels_of
 
@@ -29,13 +29,15 @@ _UNRELATED = ("_name_or_path", "architectures", "dtype", "transformers_version")
 
 def tap_keys(model: LVLM, processor: BaseImageProcessor, prompt: Sequence[int], images: str) -> dict[str, str]:
     """Tap to 64 hex digits, for every tap of `model`; `images` names the set of images."""
+    config = model.config
     start = _digest("start", PROBE_VERSION, images, tower_id(model, processor), model.grid, str(model.dtype))
+    if config.image != NONE:
+        start = _digest(start, "image", config.image, computed_by(config.image, config))
     states = tower_levels_of(model)
     keys = {tower_tap(level): _digest(start, str(state)) for level, state in enumerate(states)}
     read = [str(states[level]) for level in model.projector.levels]
     keys[OUT] = key = _digest(start, OUT, read)
-    config = model.config
-    key = _digest(key, "projector", config.projector, config.ratio, _options(model, config.projector))
+    key = _digest(key, "projector", config.projector, config.ratio, computed_by(config.projector, config))
     keys[decoder_tap(-1)] = key = _digest(key, state_digest(model.projector))
     text = {k: v for k, v in config.text_config.to_dict().items() if k not in _UNRELATED}
     # Behind the projector, what the tokens meet: text in the same sequence, and layers of this shape.
@@ -48,7 +50,7 @@ def tap_keys(model: LVLM, processor: BaseImageProcessor, prompt: Sequence[int], 
             stream = _refused(model, stream)
             keys[decoder_tap(number) + REFUSION] = stream
         if model.pruning is not None and model.pruning.layer == number + 1:
-            stream = _digest(stream, "pruning", config.pruning, _options(model, config.pruning))
+            stream = _digest(stream, "pruning", config.pruning, computed_by(config.pruning, config))
             keys[decoder_tap(number) + PRUNING] = stream
     return keys
 
@@ -65,14 +67,9 @@ def state_digest(module: nn.Module) -> str:
 def _refused(model: LVLM, stream: str) -> str:
     assert model.refusion is not None
     levels = [str(level) for level in model.feature_levels]
-    options = _options(model, model.config.refusion)
-    return _digest(stream, "refusion", model.config.refusion, options, levels, state_digest(model.refusion))
-
-
-def _options(model: LVLM, method: str) -> Mapping[str, Any]:
-    spec = METHODS[method]
-    file = {"file": spec.file.hash} if spec.file is not None else {}
-    return {"version": spec.version, **file, **model.config.options.get(method, {})}
+    name = model.config.refusion
+    computed = computed_by(name, model.config)
+    return _digest(stream, "refusion", name, computed, levels, state_digest(model.refusion))
 
 
 def _digest(*parts: object) -> str:
