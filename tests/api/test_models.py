@@ -137,8 +137,8 @@ def test_methods_of_a_wrapped_model(theirs: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"refusion": "vision_remember", "image": "downsample"}, "looks again at the full grid"),
-        ({"pruning": "fastv", "refusion": "vision_remember", "layer": 1}, "must be above 2"),
+        ({"refusion": "vision_remember", "image": "downsample"}, "looks again at the full"),
+        ({"pruning": "fastv", "refusion": "vision_remember", "layer": 1}, "more than 2"),
         ({"pruning": "fastvv"}, "did you mean 'fastv'"),
         ({"pruning": "fastv", "keep": 0.5}, "no method here has this option"),
         ({"pruning": "fastv", "layer": 40}, "the decoder has no layer 40"),

@@ -42,6 +42,20 @@ class First(Pruning):
 
 SPEC = dataclasses.replace(OTHERS, name="first", module=__name__, cls="First")
 """
+IMAGE = """
+from dataclasses import dataclass
+from vr_eval.methods.base import ImageMethod
+from vr_eval.methods.options import ImageOptions
+from vr_eval.methods.spec import MethodSpec
+
+@dataclass(frozen=True)
+class SoftOptions(ImageOptions):
+    def patches(self, grid):
+        return grid
+
+SPEC = MethodSpec(name="max_pool", options=SoftOptions, version=1, summary="", source="", module=__name__,
+                  cls="ImageMethod", trainable=False)
+"""
 
 
 @pytest.fixture
@@ -136,6 +150,13 @@ def test_a_spawned_process_knows_it(mine: Path, load: Load) -> None:
         assert pool.submit(checkpoint_id, cell).result(timeout=120) == checkpoint_id(cell)
 
 
+def test_refusion_goes_with_no_other_image_whatever_grid_that_leaves(mine: Path, refused: Refused) -> None:
+    mine.write_text(IMAGE.replace('"max_pool"', '"soft"'))
+    cell = "{projector: avg_pool, ratio: 4, refusion: vision_remember, image: soft}"
+    text = refused(f"name: mine\nbackbone: micro\nmethods: [./my_method.py]\ncells: [{cell}]\n")
+    assert "vision_remember looks again at the one that there was" in text
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -158,6 +179,10 @@ def test_a_spawned_process_knows_it(mine: Path, load: Load) -> None:
         (CODE.replace('cls="MaxPool"', 'cls="Pool"'), "the file has no class Pool"),
         (CODE.replace('= described(True, "whether the linear layer has a bias")', "= True"), "does not explain itself"),
         (CODE.replace("described(True,", "described(3,"), "the default of its option bias is not what it takes"),
+        (
+            IMAGE.replace("def patches", "def others"),
+            "its options SoftOptions lack patches()",
+        ),
     ],
 )
 def test_a_bad_file_is_one_clear_error(mine: Path, refused: Refused, code: str | None, message: str) -> None:

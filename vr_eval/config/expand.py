@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from vr_eval.catalog.backbones import BackboneSpec
 from vr_eval.catalog.frozen import FrozenDict
@@ -15,8 +15,9 @@ from vr_eval.catalog.recipe import STAGES, Recipe
 from vr_eval.config.cell import SEAMS, Cell
 from vr_eval.config.document import Node, Problems
 from vr_eval.config.schema import MAX_CELLS, GridFile, Row
-from vr_eval.methods.options import Options, PruningOptions, RefusionOptions
-from vr_eval.methods.registry import METHODS, NONE, projector_options, projectors
+from vr_eval.methods.options import Options
+from vr_eval.methods.registry import METHODS, NONE, projector_options
+from vr_eval.methods.together import clashes
 
 
 @dataclass(frozen=True)
@@ -195,44 +196,19 @@ def _cell(
         described=spec if spec.preset else None,
         random_weights=file.random_weights,
     )
-    return cell if _check_grid(cell, origin, problems) and _check_order(cell, origin, problems) else None
+    return cell if _check_together(cell, origin, problems) else None
 
 
-def _check_grid(cell: Cell, origin: _Origin, problems: Problems) -> bool:
-    """What fills the image seam may leave a smaller patch grid, which the other seams have to take."""
-    full, left = cell.spec.grid, cell.grid
-    if left == full:
-        return True
-    refused = []
-    if cell.refusion != NONE:
-        refused.append((f"{cell.refusion} looks again at the full {full}x{full} grid", "refusion: none"))
-    projector = projector_options(cell.projector)
-    if not projector.any_grid:
-        fitting = ", ".join(name for name in projectors() if projector_options(name).any_grid)
-        refused.append((f"{cell.projector} is made for the full {full}x{full} grid", f"projector: {fitting}"))
-    elif cell.ratio not in projector.ratios(left):
-        fitting = ", ".join(map(str, projector.ratios(left)))
-        refused.append((f"a ratio of 1/{cell.ratio} does not divide that", f"ratio: {fitting}"))
+def _check_together(cell: Cell, origin: _Origin, problems: Problems) -> bool:
+    """Whether the cell's methods go together; what does not is reported."""
+    options = {method.name: cell.resolved(method.name) for method in cell.methods}
+    found = list(clashes(options, cell.spec.grid, cell.ratio))
     row = ", ".join(f"{seam}: {getattr(cell, seam)}" for seam in SEAMS)
-    hint = f"Leave it out with exclude: [{{{row}}}]" if origin.place == "grid" else None
-    for message, allowed in refused:
-        what = f"{cell.image} leaves a {left}x{left} patch grid, but {message}"
-        problems.add(*origin.at("image"), what, allowed=allowed, hint=hint)
-    return not refused
-
-
-def _check_order(cell: Cell, origin: _Origin, problems: Problems) -> bool:
-    """Refusion writes to every vision token, so it has to be over before pruning drops some of them."""
-    if NONE in (cell.refusion, cell.pruning):
-        return True
-    last = cast(RefusionOptions, cell.resolved(cell.refusion)).last_layer(cell.ratio)
-    first = cast(PruningOptions, cell.resolved(cell.pruning)).layer
-    if last < first:
-        return True
-    node, place = origin.at("pruning")
-    message = f"{cell.pruning} drops tokens before layer {first}, but {cell.refusion} acts until after layer {last}"
-    problems.add(node, place, message, allowed=f"{cell.pruning}.layer: more than {last}")
-    return False
+    left_out = f"Leave it out with exclude: [{{{row}}}]" if origin.place == "grid" else None
+    for clash in found:
+        hint = left_out if clash.key == "image" else None
+        problems.add(*origin.at(clash.key), clash.message, allowed=clash.allowed, hint=hint)
+    return not found
 
 
 def _options(method: str, row: Mapping[str, object], file: GridFile) -> dict[str, object]:
@@ -245,20 +221,8 @@ def _options(method: str, row: Mapping[str, object], file: GridFile) -> dict[str
 def _check_method(
     name: str, row: Mapping[str, object], origin: _Origin, file: GridFile, spec: BackboneSpec, problems: Problems
 ) -> bool:
-    """Whether a method fits the backbone, its options and the other seams; what does not is reported."""
-    method = METHODS[name]
-    node, place = origin.at(method.seam)
-    options: Options = dataclasses.replace(method.options(), **_options(name, row, file))
-    chosen = str(row["projector"])
-    projector, refusion = projector_options(chosen), options if isinstance(options, RefusionOptions) else None
-    scattered = refusion is not None and refusion.needs_grid() and not projector.keeps_grid
-    if scattered:
-        message = f"{name} needs tokens that stand over the patch grid, which {chosen} does not keep"
-        problems.add(node, place, message)
-    alone = refusion is not None and refusion.needs_patch_mlp() and not projector.patch_mlp
-    if alone:
-        message = f"{name} would share an MLP on single patches, which {chosen} does not have"
-        problems.add(*origin.at(f"{name}.shared"), message, allowed=f"{name}.shared: false")
+    """Whether a method fits the backbone and its options; what does not is reported."""
+    options: Options = dataclasses.replace(METHODS[name].options(), **_options(name, row, file))
     faults = (*options.faults(spec), *options.ratio_faults(spec, int(str(row["ratio"]))))
     for fault in faults:
         at, key = origin.at(f"{name}.{fault.option}")
@@ -270,7 +234,7 @@ def _check_method(
     for key in unused:
         at, where = origin.at(key)
         problems.add(at, where, f"this row does not use {key.partition('.')[0]}")
-    return not (scattered or alone or faults or unused)
+    return not (faults or unused)
 
 
 def _check_unused(file: GridFile, cells: Sequence[Cell], problems: Problems) -> None:

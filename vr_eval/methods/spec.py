@@ -72,6 +72,9 @@ def spec_fault(spec: MethodSpec) -> str | None:
         return "its options are of no seam: derive them from ProjectorOptions or another"
     if "__dataclass_params__" not in vars(spec.options):
         return f"its options {spec.options.__name__} lack the decorator @dataclass(frozen=True)"
+    for kind, answer in ((ImageOptions, "patches"), (RefusionOptions, "last_layer")):
+        if issubclass(spec.options, kind) and getattr(spec.options, answer) is getattr(kind, answer):
+            return f"its options {spec.options.__name__} lack {answer}(), which {kind.__name__} asks for"
     for option in fields(spec.options):
         if "info" not in option.metadata:
             return f"its option {option.name} does not explain itself: {option.name}: .. = described(default, help)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from vr_eval.catalog.backbone import Source
 from vr_eval.catalog.fields import checked
 from vr_eval.errors import InputError, Problem, nearest
-from vr_eval.methods.options import ImageOptions, Options, PruningOptions, RefusionOptions
-from vr_eval.methods.registry import METHODS, NONE, Seam, of_seam, projector_options
+from vr_eval.methods.registry import METHODS, NONE, Seam, of_seam
+from vr_eval.methods.together import clashes
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.generation import only_tokens
 from vr_eval.models.internvl import reorder
@@ -137,25 +137,9 @@ def _resolved(config: LVLMConfig, chosen: Mapping[str, Mapping[str, Any]], file:
     ]
     if not problems:
         given = {name: options.resolve(shapes) for name, options in given.items()}
-        problems = [Problem(message, file, key=key) for key, message in _clashes(config, given)]
+        whole = {config.projector: METHODS[config.projector].options(), **given}
+        found = clashes(whole, shapes.grid, config.ratio)
+        problems = [Problem(clash.message, file, key=clash.key, allowed=clash.allowed) for clash in found]
     if problems:
         raise InputError(problems)
     return {name: dataclasses.asdict(options) for name, options in given.items()}
-
-
-def _clashes(config: LVLMConfig, given: Mapping[str, Options]) -> Iterator[tuple[str, str]]:
-    """What of resolved methods does not go together: a seam or option, and why."""
-    looks, drops, sees = (given.get(getattr(config, seam)) for seam in ("refusion", "pruning", "image"))
-    projector = projector_options(config.projector)
-    if isinstance(looks, RefusionOptions):
-        if looks.needs_patch_mlp() and not projector.patch_mlp:
-            yield f"{config.refusion}.shared", f"{config.projector} has no MLP on single patches to share"
-        last = looks.last_layer(config.ratio)
-        if isinstance(drops, PruningOptions) and drops.layer <= last:
-            yield f"{config.pruning}.layer", f"must be above {last}, where {config.refusion} acts last"
-    if isinstance(sees, ImageOptions):
-        left = sees.patches(config.shapes.grid)
-        if looks is not None:
-            yield "image", f"{config.refusion} looks again at the full grid, which {config.image} does not leave"
-        if not projector.any_grid or config.ratio not in projector.ratios(left):
-            yield "image", f"{config.projector} does not take the {left}x{left} grid that {config.image} leaves"

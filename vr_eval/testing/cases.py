@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vr_eval.methods.options import ImageOptions, Options, RefusionOptions
+from vr_eval.methods.options import Options, RefusionOptions
 from vr_eval.methods.registry import (
     METHODS,
     NONE,
@@ -16,6 +16,7 @@ from vr_eval.methods.registry import (
     prunings,
     refusions,
 )
+from vr_eval.methods.together import clashes
 from vr_eval.models.lvlm import LVLM
 from vr_eval.testing.tiny import GRID, NEXT, SHAPES, shapes, tiny_lvlm
 
@@ -79,7 +80,7 @@ def cases_with(name: str, options: Mapping[str, Any] | None = None) -> Iterator[
     given = METHODS[name].options(**(options or {}))
     seam = "refusion" if isinstance(given, RefusionOptions) else "free"
     for projector in projectors():
-        ratio = next((ratio for ratio in _turned(projector) if _fits(given, projector, ratio)), None)
+        ratio = next((ratio for ratio in _turned(projector) if _fits(name, given, projector, ratio)), None)
         if ratio is not None:
             yield Case(projector, ratio, **{seam: name}, options=options or {})
 
@@ -112,17 +113,14 @@ def _alone(projector: str, options: Mapping[str, Any] | None = None) -> Iterator
             yield Case(projector, ratio, options=options or {})
 
 
-def _fits(options: Options, projector: str, ratio: int) -> bool:
+def _fits(name: str, options: Options, projector: str, ratio: int) -> bool:
     """Whether a plan would take them together; and a window of refusion needs several cells to choose from."""
-    carrier = projector_options(projector)
     if _faults(options, ratio):
         return False
-    if isinstance(options, ImageOptions):
-        return carrier.any_grid and ratio in carrier.ratios(options.patches(GRID))
-    if not isinstance(options, RefusionOptions):
-        return True
-    grid, alone = options.needs_grid(), options.needs_patch_mlp()
-    return (carrier.keeps_grid or not grid) and (carrier.patch_mlp or not alone) and (ratio > 1 or alone)
+    carrier = METHODS[projector].options()
+    if any(clashes({projector: carrier, name: options.resolve(shapes(ratio))}, GRID, ratio)):
+        return False
+    return not isinstance(options, RefusionOptions) or ratio > 1 or options.needs_patch_mlp()
 
 
 def _faults(options: Options, ratio: int) -> bool:
