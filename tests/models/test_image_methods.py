@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +13,18 @@ from torch import Tensor
 from transformers import CLIPImageProcessor
 
 from vr_eval.catalog.fields import described
+from vr_eval.catalog.recipe import Recipe
+from vr_eval.config.cell import Cell
 from vr_eval.methods.base import ImageMethod, Shapes
 from vr_eval.methods.options import ImageOptions
 from vr_eval.methods.registry import METHODS
 from vr_eval.methods.spec import MethodSpec
+from vr_eval.models.build import build_lvlm
 from vr_eval.models.features import FeatureStore, ImageEncoder
 from vr_eval.probes.keys import tap_keys
 from vr_eval.testing.tiny import SIDE, tiny_lvlm
 
+BASE = "vr_eval.methods.base"
 SQUARE = {"height": SIDE, "width": SIDE}
 PROCESSOR = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SQUARE)
 
@@ -46,12 +50,21 @@ class Dimmed(ImageMethod):
         return pixel_values * self.share
 
 
+@dataclass(frozen=True)
+class CroppedOptions(ImageOptions):
+    """Two thirds of a side, which do not divide the whole of it."""
+
+    def patches(self, grid: int) -> int:
+        return grid * 2 // 3
+
+
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"options": DimmedOptions, "module": __name__, "cls": "Dimmed", "trainable": False}
     spec = MethodSpec(name="dimmed", version=1, summary="dimmed", source="a test", **options)
     monkeypatch.setitem(METHODS, "dimmed", spec)
-    return
+    cropped = dataclasses.replace(spec, name="cropped", options=CroppedOptions, cls="ImageMethod", module=BASE)
+    monkeypatch.setitem(METHODS, "cropped", cropped)
 
 
 def test_images_that_only_look_alike_to_the_grid_share_no_features() -> None:
@@ -71,3 +84,10 @@ def test_what_a_probe_keeps_of_them_has_keys_of_its_own() -> None:
     first, second, third = (tap_keys(model, PROCESSOR, [1, 2], "a") for model in models)
     assert not set(first.values()) & set(second.values())
     assert not set(second.values()) & set(third.values())
+
+
+def test_the_processor_of_an_untrained_cell_counts_what_is_left_of_any_grid() -> None:
+    seams = {"projector": "mlp", "refusion": "none", "pruning": "none", "image": "cropped"}
+    model, processor = build_lvlm(Cell("micro", ratio=1, seed=0, options={}, recipe=Recipe(), **seams))
+    text = processor(images=Image.new("RGB", (192, 192)), text=processor.image_token)["input_ids"][0]
+    assert model.tokens_per_image == text.count(processor.image_token_id) == 64

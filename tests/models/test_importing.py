@@ -16,7 +16,7 @@ from vr_eval.errors import InputError
 from vr_eval.models.importing import MANIFEST, import_official, load_imported
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.official_tensors import SOURCES, expected_shapes, in_numbers, our_name
-from vr_eval.testing.tiny import pixels, prompt, tiny_lvlm
+from vr_eval.testing.tiny import NEXT, pixels, prompt, tiny_lvlm
 
 METHODS = {
     "tokenpacker": ("tokenpacker", 4, "none"),
@@ -118,6 +118,16 @@ def test_decoder_tower_and_newline_come_along(tmp_path: Path) -> None:
     assert not [name for name in written if "inv_freq" in name]
     manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
     assert (manifest["source"], manifest["tensors"]) == ("cambrian", done.tensors)
+
+
+def test_a_model_of_images_in_tiles_takes_the_newline_and_others_leave_it(tmp_path: Path) -> None:
+    tensors = {**official("deepstack"), "model.image_newline": torch.full((32,), 7.0)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    import_official("deepstack", tmp_path, tmp_path / "out")
+    tiled = tiny_lvlm("mlp", 1, tiling=NEXT)
+    load_imported(tiled, tmp_path / "out")
+    assert torch.equal(tiled.state_dict()["image_newline"], tensors["model.image_newline"])
+    load_imported(tiny_lvlm("mlp", 1), tmp_path / "out")
 
 
 @pytest.mark.parametrize("source", SOURCES)

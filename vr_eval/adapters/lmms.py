@@ -1,4 +1,5 @@
-"""Evaluation through lmms-eval: our chat model for it, and tasks run by it. Only this file and `lmms_tasks` import it.
+"""Evaluation through lmms-eval: our chat model for it, and tasks run by it. Beside this file, only `lmms_tasks` and
+`manifest` import it.
 
 Plain `lmms-eval --model vr_eval --model_args pretrained=DIR` finds `VrEval` by an entry point. Our own runs hand it a
 loaded model instead, call lmms-eval in this process one task at a time, and take each question's score from its log.
@@ -40,7 +41,6 @@ from vr_eval.models.checkpoints import open_model
 
 REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
 """What lmms-eval's command line strips from answers by default; its Python API strips nothing."""
-
 
 _ARGUMENTS = ("pretrained", "cell", "revision", "dtype", "device_map", "attention", "bits", "seed", "method_file")
 

@@ -138,7 +138,7 @@ ROW_KEYS: Mapping[str, FieldInfo] = FrozenDict(
             default_note="1 for mlp; the others need one",
         ),
         "refusion": FieldInfo("what looks at the features again inside the decoder", default_note="none"),
-        "pruning": FieldInfo("what leaves the decoder fewer vision tokens, without training", default_note="none"),
+        "pruning": FieldInfo("what drops vision tokens inside the decoder, without training", default_note="none"),
         "image": FieldInfo("what the vision tower is given in place of the whole image", default_note="none"),
         "METHOD.OPTION": FieldInfo(
             "an option of a method, see `vr-eval list methods`",

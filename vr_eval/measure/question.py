@@ -26,6 +26,7 @@ def example(
     Args:
         text_tokens: of each sample, beside the vision tokens of its one image.
         batch: number of samples.
+        seed: of the random text and pixels.
         size: height and width of the image, for a model that cuts images into tiles; (0, 0): its base view alone.
     """
     generator = torch.Generator().manual_seed(seed)

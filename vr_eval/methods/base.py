@@ -168,7 +168,7 @@ class Refusion(nn.Module):
     """Seam 2. Looks at the vision features again after some decoder layers."""
 
     layers: tuple[int, ...]
-    """After which decoder layers it acts, ascending; -1 is before the first. None if it acts in the vision tower."""
+    """After which decoder layers it acts, ascending; -1 is before the first. Empty if it acts in the vision tower."""
     levels: tuple[Level, ...]
     """The hidden states of the tower that it reads, of the image or of crops of it."""
 

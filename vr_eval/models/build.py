@@ -39,7 +39,11 @@ TOWER, DECODER, TOKENIZER = "tower", "decoder", "tokenizer"
 
 
 def assemble(config: LVLMConfig, tower: PreTrainedModel, decoder: PreTrainedModel) -> LVLM:
-    """An LVLM around existing parts; only the methods' parameters are new."""
+    """An LVLM around existing parts; only the methods' parameters are new.
+
+    They are drawn behind those of a tower and a decoder that are thrown away: `LVLM(config, tower, decoder)` would draw
+    others from the same seed, and the embedded checkpoints could not be trained again as they were.
+    """
     model = LVLM(config)
     model.vision_tower = tower
     model.language_model = decoder
@@ -126,7 +130,7 @@ def build_lvlm(
         tower = AutoModel.from_pretrained(folder / TOWER, dtype=torch.float32)
         decoder = AutoModelForCausalLM.from_pretrained(folder / DECODER, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
-    patch_px = cell.spec.patch_px * (cell.spec.grid // cell.grid)  # the image seam comes after the processor
+    patch_px = cell.spec.patch_px * cell.spec.grid // cell.grid  # the image seam comes after the processor
     processor = lvlm_processor(AutoImageProcessor.from_pretrained(folder / TOWER), tokenizer, patch_px, cell.ratio)
     set_seed(cell.seed)
     model = assemble(lvlm_config(cell, tower, decoder, processor.image_token_id), tower, decoder)
@@ -191,7 +195,7 @@ def _on_parts(
     if base is not None:
         _start_from(model, base)
     side = cell.grid  # the image seam comes after the processor
-    return model.to(decoder.dtype), fitted(processor, spec.patch_px * (spec.grid // side), side, cell.ratio)
+    return model.to(decoder.dtype), fitted(processor, spec.patch_px * spec.grid // side, side, cell.ratio)
 
 
 def _start_from(model: LVLM, base: LVLM) -> None:

@@ -17,6 +17,7 @@ from transformers import AutoProcessor
 
 from vr_eval.catalog.backbone import Loading, Source
 from vr_eval.checksums import FILES, MANIFEST, check_files, file_hashes, read_manifest
+from vr_eval.config.cell import SEAMS
 from vr_eval.errors import InputError, Problem
 from vr_eval.files import write_atomic
 from vr_eval.methods.registry import METHODS, NONE, PACKAGES
@@ -60,6 +61,7 @@ def save_reference(source: Source, folder: Path, manifest: dict[str, Any]) -> No
     Raises:
         InputError: there is no such model.
     """
+    # Imported where it is needed, here and below: most checkpoints are ours, and do not wait for it.
     from vr_eval.models.pretrained import named_tower
 
     tower = named_tower(source)
@@ -144,7 +146,7 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
 
 def _methods(config: LVLMConfig) -> list[str]:
     """The names in its seams, empty ones left out."""
-    return [name for name in (config.projector, config.refusion, config.pruning, config.image) if name != NONE]
+    return [name for seam in SEAMS if (name := getattr(config, seam)) != NONE]
 
 
 def _origins(config: LVLMConfig) -> dict[str, dict[str, Any]]:

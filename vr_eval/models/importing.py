@@ -46,15 +46,15 @@ class Imported:
     folder: Path
     tensors: int
     sizes: Mapping[str, int]
-    """The sizes of the model, in the words of `official`'s tables."""
+    """The sizes of the model, in the words of `official_tensors`' tables."""
     unused: tuple[str, ...]
-    """Tensors that were carried along although no `LVLM` has them."""
+    """Tensors that were carried along although no `LVLM` has them but one that cuts images into tiles."""
 
     def to_text(self) -> str:
         """For a terminal."""
         sizes = ", ".join(f"{word} {size}" for word, size in sorted(self.sizes.items()))
         lines = [f"{self.tensors} tensors written to {self.folder} ({sizes})"]
-        lines += [f"carried along, used by no model here: {name}" for name in self.unused]
+        lines += [f"carried along, used for images in tiles alone: {name}" for name in self.unused]
         return "\n".join(lines)
 
 
@@ -94,7 +94,7 @@ def load_imported(model: LVLM, folder: Path) -> None:
     """Put the tensors that `import_official` wrote into `model`, in its dtype.
 
     Every parameter of the methods must be there, and of the tower and the decoder all or none (a file of the projector
-    alone leaves both as they are).
+    alone leaves both as they are). A newline is taken by a model that has one, and left where it has none.
 
     Raises:
         InputError: unfinished folder; any tensor missing, unexpected or misshapen (all are named).
@@ -104,8 +104,9 @@ def load_imported(model: LVLM, folder: Path) -> None:
     tensors: dict[str, Tensor] = {}
     for shard in sorted(folder.glob("model-*.safetensors")):
         tensors |= _read(shard, lambda name, tensor: tensor)
-    tensors.pop(NEWLINE, None)
     own = model.state_dict()
+    if NEWLINE not in own:
+        tensors.pop(NEWLINE, None)
     parts = {name.partition(".")[0] for name in tensors} | {"projector", "refusion"}
     missing = sorted(name for name in own if name.partition(".")[0] in parts and name not in tensors)
     problems = [Problem("missing tensor", str(folder), key=n, allowed=_words(tuple(own[n].shape))) for n in missing]

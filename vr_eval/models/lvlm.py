@@ -1,9 +1,10 @@
-"""The large vision-language model of this project: a Hugging Face tower and decoder with three seams between them.
+"""The large vision-language model of this project: a Hugging Face tower and decoder with four seams around them.
 
 Notable:
 - training, evaluation and every backbone run this one class; methods fill its seams (methods/base.py);
 - vision features are computed once per image and may be handed in (`vision_features`), so that cells share a tower;
 - an image is one square, or a base view and tiles (`config.tiling`); methods work on each of them by itself;
+- the image seam is a part of encoding an image: whoever hands features in has them from `encode_images`;
 - refusion runs at prefill only, on hooks that last one call; pruning shortens the cache of the layers it precedes;
 - a `generate` call keeps the vision features no longer than its prefill.
 """
@@ -52,7 +53,7 @@ IGNORE = -100
 
 
 class LVLM(PreTrainedModel, GenerationMixin):
-    """Vision tower + projector + causal language model, with refusion between decoder layers."""
+    """Vision tower + projector + causal language model, with what the other seams hold (None where one is empty)."""
 
     config_class = LVLMConfig
     config: LVLMConfig
@@ -208,7 +209,8 @@ class LVLM(PreTrainedModel, GenerationMixin):
             labels: ``(B, S)``, -100 where a token is not supervised.
 
         Raises:
-            ValueError: the number of image tokens does not fit the number of images.
+            ValueError: the number of image tokens does not fit the number of images, or what images need is not given:
+                `input_ids` and, where they are cut into tiles, `image_sizes`.
         """
         if inputs_embeds is None:
             if input_ids is None:

@@ -16,7 +16,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 _DECODER = (("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."), "language_model.")
 _TOWER = ("model.vision_tower.vision_tower.vision_model.", "model.vision_tower.vision_tower.")
 NEWLINE = "image_newline"
-"""Official models end every row of tokens with a learned token. Ours does not; it is carried along."""
+"""Official models end every row of tokens with a learned token. Ours do so for images in tiles alone."""
 
 _MOVED: dict[str, tuple[tuple[str, str], ...]] = {
     "tokenpacker": (("model.mm_projector.", "projector."),),

@@ -115,9 +115,7 @@ class _Hooks:
                 self._choose(self.given)
             index = self.kept.index if self.given is not None else None
             hidden = hidden if index is None else take(hidden, index)
-            self.replaced = {
-                "attention_mask": self._mask(hidden),
-            }
+            self.replaced = {"attention_mask": self._mask(hidden)}
             if index is not None:
                 self.replaced["position_ids"] = take(kwargs["position_ids"], index)
                 self.replaced["position_embeddings"] = tuple(take(p, index) for p in kwargs["position_embeddings"])

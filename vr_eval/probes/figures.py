@@ -59,7 +59,8 @@ class _Panel:
 
 
 def depth_figure(name: str, caption: str, lines: Sequence[Line], tower_depth: int, chance: float) -> Drawing:
-    """Accuracy at every tap of every cell, one panel per projector or pruned model, the baseline in each.
+    """Accuracy at every tap of every cell, one panel per projector and one for training-free methods,
+    with the baseline in each.
 
     Every line's note names the losses with their size.
     """
@@ -195,8 +196,8 @@ def _panels(lines: Sequence[Line], baseline: Line | None) -> list[_Panel]:
     """By projector and ratio; what differs from the baseline in a training-free method has a panel of its own."""
     families: dict[str, list[Line]] = {}
     for line in lines:
-        pruned = (line.cell.pruning, line.cell.image) != ("none", "none")
-        family = "pruning" if pruned else line.cell.label.partition(" + ")[0].partition(" [")[0]
+        free = (line.cell.pruning, line.cell.image) != ("none", "none")
+        family = "training-free" if free else line.cell.label.partition(" + ")[0].partition(" [")[0]
         if line is not baseline:
             families.setdefault(family, []).append(line)
     if not families and baseline is not None:

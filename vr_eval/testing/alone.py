@@ -113,7 +113,7 @@ def makes_the_tokens_it_says(spec: MethodSpec, given: Given) -> None:
 
 
 def every_choice_runs_or_is_refused(spec: MethodSpec, given: Given) -> None:
-    """Every choice of an option, and its smallest value, is built and runs, or `faults` says why not."""
+    """Every choice of an option, and its smallest value, is built (a projector also runs), or `faults` says why not."""
     for chosen in _variants(spec.options(**given)):
         ratio = tried_ratios(spec.name)[0] if spec.seam == "projector" else 4
         if not _fits(chosen, ratio):

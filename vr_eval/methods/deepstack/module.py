@@ -68,7 +68,7 @@ def crop_stacks(crops: Tensor, rows: int, columns: int, count: int) -> Tensor:
 
 def grid_stacks(cells: Tensor, stride: int) -> Tensor:
     """Stacks from the full grid: ``(M, G*G, C) -> (stride**2, M, g*g, C)``."""
-    side = round(cells.shape[1] ** 0.5)
+    side = isqrt(cells.shape[1])
     return sample_stacks(cells.unflatten(1, (side, side)), stride, stride)
 
 

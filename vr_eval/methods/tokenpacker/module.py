@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vr_eval.layers.mlp import gelu_mlp
 from vr_eval.layers.windows import from_grid, to_grid, window_index
 from vr_eval.methods.base import Projector, Shapes, VisionFeatures
 from vr_eval.methods.tokenpacker.spec import TokenPackerOptions
@@ -31,20 +32,14 @@ class TokenPacker(Projector):
         self.grid, self.stride = shapes.grid, shapes.stride
         self.reset_buffers()
         self.q_proj_1 = nn.Linear(width, width, bias=False)
-        self.k_proj_1 = self._lift(width * len(self.multi), width)
-        self.v_proj_1 = self._lift(width * len(self.multi), width)
+        self.k_proj_1 = gelu_mlp(width * len(self.multi), width, 2)
+        self.v_proj_1 = gelu_mlp(width * len(self.multi), width, 2)
         self.ln_q_1 = nn.LayerNorm(width, eps=_EPS)
         self.ln_k_1 = nn.LayerNorm(width, eps=_EPS)
         self.ln_v_1 = nn.LayerNorm(width, eps=_EPS)
         self.clip_attn = nn.MultiheadAttention(width, options.heads, batch_first=True)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, shapes.decoder_width), nn.GELU(), nn.Linear(shapes.decoder_width, shapes.decoder_width)
-        )
+        self.mlp = gelu_mlp(width, shapes.decoder_width, 2)
         self.reset_parameters()
-
-    @staticmethod
-    def _lift(width_in: int, width_out: int) -> nn.Sequential:
-        return nn.Sequential(nn.Linear(width_in, width_out), nn.GELU(), nn.Linear(width_out, width_out))
 
     def reset_buffers(self) -> None:
         self.register_buffer("window", window_index(self.grid, self.stride), persistent=False)
