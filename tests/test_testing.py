@@ -177,8 +177,8 @@ class SaysMore(MaxPoolOptions):
     [
         ({"options": Plain}, "describes_itself"),
         ({"options": SaysMore}, "makes_the_tokens_it_says"),
-        ({"trainable": False}, "counts_parameters"),
-        ({"options": FASTV.options}, "is_of_its_seam"),
+        ({"trainable": False}, "describes_itself"),
+        ({"options": FASTV.options, "trainable": False}, "is_of_its_seam"),
         ({"version": 0}, "describes_itself"),
     ],
 )

@@ -183,6 +183,8 @@ def test_refusion_goes_with_no_other_image_whatever_grid_that_leaves(mine: Path,
             IMAGE.replace("def patches", "def others"),
             "its options SoftOptions lack patches()",
         ),
+        (IMAGE.replace(", trainable=False", ""), "holds no parameters"),
+        (CODE.replace('cls="MaxPool"', 'cls="MaxPool", trainable=False'), "is trained with its checkpoint"),
     ],
 )
 def test_a_bad_file_is_one_clear_error(mine: Path, refused: Refused, code: str | None, message: str) -> None:

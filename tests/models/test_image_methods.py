@@ -21,6 +21,9 @@ from vr_eval.methods.registry import METHODS
 from vr_eval.methods.spec import MethodSpec
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.features import FeatureStore, ImageEncoder
+from vr_eval.models.lvlm import LVLM
+from vr_eval.models.processor import Processor
+from vr_eval.probes.extract import Subject
 from vr_eval.probes.keys import tap_keys
 from vr_eval.testing.tiny import SIDE, tiny_lvlm
 
@@ -86,8 +89,17 @@ def test_what_a_probe_keeps_of_them_has_keys_of_its_own() -> None:
     assert not set(second.values()) & set(third.values())
 
 
+def untrained(image: str) -> tuple[LVLM, Processor]:
+    seams = {"projector": "mlp", "refusion": "none", "pruning": "none", "image": image}
+    return build_lvlm(Cell("micro", ratio=1, seed=0, options={}, recipe=Recipe(), **seams))
+
+
+def test_models_that_are_probed_together_share_no_image_that_only_one_of_them_sees() -> None:
+    plain, same, dimmed = (Subject.of(*untrained(image), "what?").tower for image in ("none", "none", "dimmed"))
+    assert plain == same != dimmed
+
+
 def test_the_processor_of_an_untrained_cell_counts_what_is_left_of_any_grid() -> None:
-    seams = {"projector": "mlp", "refusion": "none", "pruning": "none", "image": "cropped"}
-    model, processor = build_lvlm(Cell("micro", ratio=1, seed=0, options={}, recipe=Recipe(), **seams))
+    model, processor = untrained("cropped")
     text = processor(images=Image.new("RGB", (192, 192)), text=processor.image_token)["input_ids"][0]
     assert model.tokens_per_image == text.count(processor.image_token_id) == 64

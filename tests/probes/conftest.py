@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from vr_eval.models.lvlm import LVLM
+from vr_eval.models.methods import image_seam
 from vr_eval.probes.extract import Subject
 from vr_eval.testing.tiny import SIDE, prompt
 
@@ -49,6 +50,6 @@ def subject() -> Callable[..., Subject]:
 
     def made(model: LVLM, tower: str = "tiny") -> Subject:
         processor: Any = SimpleNamespace(image_processor=Processor())
-        return Subject(model, processor, tuple(prompt(model, 10, "image", 11, 12)), (tower, model.grid))
+        return Subject(model, processor, tuple(prompt(model, 10, "image", 11, 12)), (tower, image_seam(model.config)))
 
     return made

@@ -107,7 +107,7 @@ PROCESSORS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("tiling", PROCESSORS)
 def test_pixels_are_one_base_view_of_every_image_whatever_its_shape(tiling: str) -> None:
     processor: Any = SimpleNamespace(image_processor=PROCESSORS[tiling]())
-    subject = Subject(tiny_lvlm("avg_pool", 4, tiling=TILINGS[tiling]), processor, (), ("tiny", 12))
+    subject = Subject(tiny_lvlm("avg_pool", 4, tiling=TILINGS[tiling]), processor, (), ("tiny", ""))
     white = [Image.new("RGB", size, "white") for size in ((96, 96), (48, 200))]
     # A base view holds the whole image: a dark right half is dark in the right half of its pixels.
     half = Image.new("RGB", (200, 200), "white")

@@ -41,7 +41,8 @@ class MethodSpec:
         details: Which rule comes from where, beyond the options' own sources.
         module: Module that holds the class.
         cls: Name of the class.
-        trainable: Has parameters to train; a training-free method does not change a checkpoint.
+        trainable: Whether a checkpoint holds it: projectors and refusion methods. What fills another seam is
+            training-free and changes no checkpoint.
         file: The file that it stands in, where a grid names one; whoever loads the file sets it.
     """
 
@@ -72,6 +73,10 @@ def spec_fault(spec: MethodSpec) -> str | None:
         return "its options are of no seam: derive them from ProjectorOptions or another"
     if "__dataclass_params__" not in vars(spec.options):
         return f"its options {spec.options.__name__} lack the decorator @dataclass(frozen=True)"
+    trained = issubclass(spec.options, ProjectorOptions | RefusionOptions)
+    if spec.trainable != trained:
+        why = "is trained with its checkpoint" if trained else "holds no parameters, as its cells share a checkpoint"
+        return f"what fills the seam {spec.options.seam} {why}; its trainable has to be {trained}"
     for kind, answer in ((ImageOptions, "patches"), (RefusionOptions, "last_layer")):
         if issubclass(spec.options, kind) and getattr(spec.options, answer) is getattr(kind, answer):
             return f"its options {spec.options.__name__} lack {answer}(), which {kind.__name__} asks for"

@@ -23,7 +23,7 @@ from vr_eval.methods.base import tower_levels
 from vr_eval.methods.levels import Level, in_order
 from vr_eval.methods.registry import NONE
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.methods import computed_by, sketch
+from vr_eval.models.methods import image_seam, sketch
 from vr_eval.models.reading import upright
 from vr_eval.models.tiles import BASE_ONLY, Size
 
@@ -116,7 +116,7 @@ class ImageEncoder:
     def _encode(self, image: Image, size: Size, levels: Sequence[Level]) -> list[Tensor]:
         image = upright(image)
         name = image_id(image)
-        source = self._source()
+        source = f"{self.tower}, {image_seam(self.model.config)}"  # asked anew, as a cell may change it
         if size == BASE_ONLY:
             source += ", base view"
         found = self.store.get(source, name, levels)
@@ -133,13 +133,6 @@ class ImageEncoder:
         for level, tensor in by_level.items():
             self.store.put(source, name, level, tensor)
         return [by_level[level] for level in levels]
-
-    def _source(self) -> str:
-        """What makes hidden states of an image: the tower, and what fills the image seam, which a cell may change."""
-        config = self.model.config
-        if config.image == NONE:
-            return self.tower
-        return f"{self.tower}, {config.image} {sorted(computed_by(config.image, config).items())}"
 
 
 def processed(processor: BaseImageProcessor, image: Image, size: Size) -> Tensor:

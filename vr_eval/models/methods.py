@@ -68,10 +68,21 @@ def added_parameters(name: str, shape: Shape, ratio: int, options: Options) -> i
 
 
 def computed_by(name: str, config: LVLMConfig) -> dict[str, Any]:
-    """What a method of `config` computes hangs on, in plain values: its version, its file's hash and its options."""
+    """All that what a method of `config` computes hangs on, in plain values: version, file's hash and options.
+
+    Raises KeyError for a name that the registry does not hold.
+    """
     spec = METHODS[name]
     file = {"file": spec.file.hash} if spec.file is not None else {}
     return {"version": spec.version, **file, **config.options.get(name, {})}
+
+
+def image_seam(config: LVLMConfig) -> str:
+    """What the image seam makes of an image, by all that it hangs on; empty where the tower is given the image itself.
+
+    Models whose towers are equal share features only where this is equal too, however many patches are left.
+    """
+    return "" if config.image == NONE else f"{config.image} {sorted(computed_by(config.image, config).items())}"
 
 
 def _build(name: str, config: LVLMConfig) -> Any:

@@ -17,6 +17,7 @@ from vr_eval.adapters.answering import prepare
 from vr_eval.methods.levels import Level, in_order
 from vr_eval.models.features import processed, tower_id
 from vr_eval.models.lvlm import LVLM
+from vr_eval.models.methods import image_seam
 from vr_eval.models.processor import Processor
 from vr_eval.models.tiles import BASE_ONLY
 from vr_eval.probes.data.base import Split
@@ -41,7 +42,7 @@ class Subject:
     model: LVLM
     processor: Processor
     prompt: tuple[int, ...]
-    tower: tuple[str, int]
+    tower: tuple[str, str]
     """Equal for models that encode an image alike."""
 
     @classmethod
@@ -52,7 +53,7 @@ class Subject:
         """
         content = [{"type": "image", "image": None}, {"type": "text", "text": question}]
         prepared = prepare([{"role": "user", "content": content}], processor, model)
-        tower = tower_id(model, processor.image_processor), model.grid
+        tower = tower_id(model, processor.image_processor), image_seam(model.config)
         return cls(model, processor, tuple(prepared.ids), tower)
 
     def run(self, encoded: Mapping[Level, Tensor], rows: int, note: Note, inside: Inside | None = None) -> None:

@@ -14,10 +14,9 @@ import torch
 from torch import nn
 from transformers import BaseImageProcessor
 
-from vr_eval.methods.registry import NONE
 from vr_eval.models.features import tower_id
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.methods import computed_by
+from vr_eval.models.methods import computed_by, image_seam
 from vr_eval.probes.tapnames import OUT, PRUNING, REFUSION, decoder_tap, tower_tap
 from vr_eval.probes.taps import tower_levels_of
 
@@ -31,8 +30,8 @@ def tap_keys(model: LVLM, processor: BaseImageProcessor, prompt: Sequence[int], 
     """Tap to 64 hex digits, for every tap of `model`; `images` names the set of images."""
     config = model.config
     start = _digest("start", PROBE_VERSION, images, tower_id(model, processor), model.grid, str(model.dtype))
-    if config.image != NONE:
-        start = _digest(start, "image", config.image, computed_by(config.image, config))
+    if image_seam(config):
+        start = _digest(start, "image", image_seam(config))
     states = tower_levels_of(model)
     keys = {tower_tap(level): _digest(start, str(state)) for level, state in enumerate(states)}
     read = [str(states[level]) for level in model.projector.levels]

@@ -57,7 +57,7 @@ def levels_read(model: LVLM) -> tuple[Level, ...]:
 
 @torch.no_grad()
 def encode(model: LVLM, pixel_values: Tensor, levels: Sequence[Level]) -> dict[Level, Tensor]:
-    """Hidden states ``(B, G*G, D)`` by level; models with one tower and one `grid` can share them."""
+    """Hidden states ``(B, G*G, D)`` by level; models with one tower and one image seam share them."""
     return dict(zip(levels, model.encode_images(pixel_values, tuple(levels)).unbind(2), strict=True))
 
 
