@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from vr_eval.environment import Environment
+from vr_eval.errors import InputError
+from vr_eval.probes.about import ProbedCell, ProbedData, ProbeRecord
+from vr_eval.probes.options import ProbeFile
 from vr_eval.probes.records import write_run
 from vr_eval.probes.report import build
 
@@ -18,31 +22,31 @@ IMAGES = 100
 
 def record(folder: Path, right: dict[str, tuple[int, ...]]) -> Path:
     """A run in which cell `label` reads the first n of 100 images at every tap, with n from `right`."""
-    cells: list[dict[str, Any]] = [
-        {
-            "id": f"id{i}", "label": label, "projector": label, "ratio": 1, "refusion": "none", "pruning": "none",
-            "seed": 1, "tokens": 4, "is_baseline": i == 0, "without_refusion": None, "taps": list(TAPS),
-            "checkpoint": "c", "origin": "trained",
-        }
+    cells = [
+        ProbedCell(
+            id=f"id{i}", label=label, projector=label, ratio=1, refusion="none", pruning="none", seed=1, tokens=4,
+            is_baseline=i == 0, without_refusion=None, taps=TAPS, checkpoint="c", origin="trained",
+        )
         for i, label in enumerate(right)
     ]  # fmt: skip
     rows = [
         {
-            "data": "digits", "target": "class", "probe": "ridge", "pool": "mean", "cell": cell["id"], "tap": tap,
+            "data": "digits", "target": "class", "probe": "ridge", "pool": "mean", "cell": cell.id, "tap": tap,
             "strength": 1.0, "heldout": 0.5, "correct": [i < n for i in range(IMAGES)], "control": [False] * IMAGES,
         }
         for cell in cells
-        for tap, n in zip(TAPS, right[cell["label"]], strict=True)
+        for tap, n in zip(TAPS, right[cell.label], strict=True)
     ]  # fmt: skip
     density = [
-        {"cell": cell["id"], "layer": layer, "share": [0.2, 0.4], "even": 0.5} for cell in cells for layer in (0, 1)
+        {"cell": cell.id, "layer": layer, "share": [0.2, 0.4], "even": 0.5} for cell in cells for layer in (0, 1)
     ]
-    data = {"name": "digits", "summary": EVIL, "source": EVIL, "targets": {"class": 10}, "train": 9, "test": IMAGES}
-    about = {
-        "file": {"name": EVIL, "pools": ["mean"], "probes": ["ridge"], "resamples": 200, "seed": 1},
-        "source": EVIL, "question": EVIL, "backbone": EVIL, "tower_depth": 1, "decoder_depth": 2, "data": [data],
-        "cells": cells, "left_out": [EVIL], "failed": {EVIL: EVIL}, "environment": {"cpu": EVIL}, "seconds": 1.0,
-    }  # fmt: skip
+    about = ProbeRecord(
+        file=ProbeFile(name=EVIL, probes=("ridge",), resamples=200, seed=1),
+        source=EVIL, question=EVIL, backbone=EVIL, tower_depth=1, decoder_depth=2,
+        data=(ProbedData("digits", EVIL, EVIL, {"class": 10}, 9, IMAGES),), cells=tuple(cells), left_out=(EVIL,),
+        failed={EVIL: EVIL}, seconds=1.0,
+        environment=Environment("r", "s", EVIL, None, {EVIL: EVIL}, EVIL, EVIL, 1, None),
+    )  # fmt: skip
     folder.mkdir()
     write_run(folder, about, rows, density, None)
     return folder
@@ -79,3 +83,23 @@ def test_the_sentence_names_the_largest_drop_and_no_gain(tmp_path: Path) -> None
 def test_the_page_depends_on_the_records_alone(tmp_path: Path) -> None:
     right = {"mlp": (9, 9, 90, 88, 88, 86), "pool": (9, 9, 90, 60, 50, 45)}
     assert build(record(tmp_path / "a", right)).read_bytes() == build(record(tmp_path / "b", right)).read_bytes()
+
+
+def test_every_damaged_key_of_what_was_probed_is_named_in_one_error(tmp_path: Path) -> None:
+    path = record(tmp_path / "run", {"mlp": (9, 9, 90, 88, 88, 86)}) / "probe.json"
+    about = json.loads(path.read_text())
+    del about["cells"][0]["taps"], about["tower_depth"]
+    about["data"][0]["test"] = "many"
+    path.write_text(json.dumps(about))
+    with pytest.raises(InputError) as caught:
+        build(path.parent)
+    assert {problem.key for problem in caught.value.problems} == {"tower_depth", "data[0].test", "cells[0].taps"}
+
+
+def test_what_older_versions_wrote_is_read(tmp_path: Path) -> None:
+    """Committed reports are of before random weights and the image seam."""
+    path = record(tmp_path / "run", {"mlp": (9, 9, 90, 88, 88, 86)}) / "probe.json"
+    new, about = ProbeRecord.read(path), json.loads(path.read_text())
+    del about["random_weights"], about["cells"][0]["image"]
+    path.write_text(json.dumps(about))
+    assert ProbeRecord.read(path) == new

@@ -156,5 +156,5 @@ def test_a_checkpoint_that_cannot_be_loaded_does_not_stop_the_others(
 
 def test_a_folder_without_a_complete_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "probe.json").write_text("{}")
-    with pytest.raises(InputError, match="no complete probe run"):
+    with pytest.raises(InputError, match="this key is missing"):
         build(tmp_path)

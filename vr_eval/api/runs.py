@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.errors import VrEvalError
+from vr_eval.records.folder import RunFolder
 from vr_eval.tracking import tracking
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def write_report(run_dir: str | Path) -> Path:
         InputError: no run directory, or a broken one.
     """
     folder = Path(run_dir)
-    if (folder / "probe.json").is_file():
+    if RunFolder(folder).probe.is_file():
         from vr_eval.probes.report import build
     else:
         from vr_eval.report import build

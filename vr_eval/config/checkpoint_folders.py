@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_id
 from vr_eval.paths import PACKAGE, has_home, home
+
+Came: TypeAlias = Literal["random", "shipped", "trained"]
+"""Where weights came from: drawn from a seed, travelling with the project, or trained or fetched on a machine."""
 
 ID = re.compile(r"[0-9a-f]{16}")
 """What the id of a checkpoint looks like."""
@@ -37,6 +41,13 @@ def checkpoint_named(name: str) -> Path | None:
         return None
     homes = (PACKAGE / "micro", *((home(),) if has_home() else ()))
     return next((folder for one in homes if _complete(folder := one / "checkpoints" / name)), None)
+
+
+def origin_of(checkpoint: Path | None) -> Came:
+    """Where the weights of a cell come from, by the folder of its checkpoint; ``None``: they are drawn."""
+    if checkpoint is None:
+        return "random"
+    return "shipped" if checkpoint.is_relative_to(PACKAGE) else "trained"
 
 
 def _complete(folder: Path) -> bool:

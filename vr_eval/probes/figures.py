@@ -14,8 +14,9 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from vr_eval.probes.about import ProbedCell
 from vr_eval.probes.records import ProbeRun
-from vr_eval.probes.summary import Answers, Cell, Dense, cells_of
+from vr_eval.probes.summary import Answers, Dense, cells_of
 from vr_eval.probes.tapnames import OUT, PROJECTOR, component, place
 from vr_eval.report.notation import points, signed
 from vr_eval.report.svg import (
@@ -44,7 +45,7 @@ _NAMES_BELOW = 0.8
 class Line:
     """One cell along the depth: taps, what was measured there, and the two losses of the paper."""
 
-    cell: Cell
+    cell: ProbedCell
     taps: tuple[str, ...]
     values: tuple[Estimate, ...]
     note: str
@@ -75,9 +76,9 @@ def depth_figure(name: str, caption: str, lines: Sequence[Line], tower_depth: in
     return Drawing(name, caption, draw(2, WIDE_PX), draw(1, NARROW_PX))
 
 
-def losses(one: Answers, cell: Cell) -> str:
+def losses(one: Answers, cell: ProbedCell) -> str:
     """``bottleneck −20.3, forgetting +1.0, refusion +12.2``: what a line's label says."""
-    named: list[tuple[str, Callable[[Cell], Estimate]]] = [
+    named: list[tuple[str, Callable[[ProbedCell], Estimate]]] = [
         ("bottleneck", one.bottleneck),
         ("forgetting", one.forgetting),
         ("refusion", one.refusion),

@@ -8,7 +8,6 @@ dense.parquet     one row per cell and tap (after --dense), with one entry per s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ from typing import Any
 import pandas as pd
 
 from vr_eval.errors import InputError, Problem
+from vr_eval.probes.about import AGAIN, ProbeRecord
+from vr_eval.records.folder import RunFolder
 from vr_eval.records.frame import write_frame
-from vr_eval.records.json_file import write_json
 
-ABOUT, PROBES, DENSITY, DENSE = "probe.json", "probes.parquet", "density.parquet", "dense.parquet"
+PROBES, DENSITY, DENSE = "probes.parquet", "density.parquet", "dense.parquet"
 _KEYS = {
     PROBES: ("data", "target", "probe", "pool", "cell", "tap", "strength", "heldout", "correct", "control"),
     DENSITY: ("cell", "layer", "share", "even"),
@@ -40,7 +40,7 @@ class ProbeRun:
     """
 
     path: Path
-    about: dict[str, Any]
+    about: ProbeRecord
     probes: pd.DataFrame
     density: pd.DataFrame
     dense: pd.DataFrame
@@ -48,7 +48,7 @@ class ProbeRun:
 
 def write_run(
     run_dir: Path,
-    about: dict[str, Any],
+    about: ProbeRecord,
     probes: Sequence[dict[str, Any]],
     density: Sequence[dict[str, Any]],
     dense: Sequence[dict[str, Any]] | None,
@@ -57,27 +57,21 @@ def write_run(
     for name, rows in ((PROBES, probes), (DENSITY, density), (DENSE, dense)):
         if rows is not None:
             write_frame(pd.DataFrame(list(rows), columns=list(_KEYS[name])), run_dir / name)
-    write_json(about, run_dir / ABOUT)
-
-
-def is_probe_run(run_dir: Path) -> bool:
-    """Whether a folder holds the results of probes."""
-    return (run_dir / ABOUT).is_file()
+    about.write(RunFolder(run_dir).probe)
 
 
 def read_run(run_dir: Path) -> ProbeRun:
-    """Raises InputError where the folder holds no complete probe run."""
+    """Raises InputError where the folder holds no complete probe run, or `probe.json` does not fit, with every key."""
+    about = ProbeRecord.read(RunFolder(run_dir).probe)
+    known = {cell.id for cell in about.cells}
     frames = {}
     try:
-        about = json.loads((run_dir / ABOUT).read_text(encoding="utf-8"))
-        known = {cell["id"] for cell in about["cells"]}
         for name, keys in _KEYS.items():
             path = run_dir / name
             frame = pd.DataFrame(columns=list(keys)) if name == DENSE and not path.is_file() else pd.read_parquet(path)
             frames[name] = frame[list(keys)][frame["cell"].isin(known)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        hint = "Run `vr-eval probe FILE` again: features that are stored are not computed again."
         message = f"this folder holds no complete probe run: {reason}"
-        raise InputError(Problem(message, file=str(run_dir), hint=hint)) from error
+        raise InputError(Problem(message, file=str(run_dir), hint=AGAIN)) from error
     return ProbeRun(run_dir, about, frames[PROBES], frames[DENSITY], frames[DENSE])

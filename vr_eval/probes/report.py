@@ -12,6 +12,7 @@ from vr_eval.probes.records import ProbeRun, read_run
 from vr_eval.probes.sentences import dense_sentence, density_sentence, depth_sentence, heat_sentence
 from vr_eval.probes.summary import Answers, long_table, questions_of
 from vr_eval.probes.tables import dense_table, drop_table, pair_table
+from vr_eval.records.json_file import plain
 from vr_eval.report.html import STYLE, framed, page_templates
 from vr_eval.report.notation import visible
 from vr_eval.report.svg import Drawing, drawing
@@ -88,7 +89,7 @@ def _others(run: ProbeRun) -> list[Section]:
     table = dense_table(run)
     if table is not None:
         caption = "Glyphs read from single tokens along the depth; bands: 95 % bootstrap intervals over scenes."
-        chart = figures.depth_figure("dense", caption, figures.dense_lines(run), int(run.about["tower_depth"]), 0)
+        chart = figures.depth_figure("dense", caption, figures.dense_lines(run), run.about.tower_depth, 0)
         found.append(Section("Single tokens: which glyph is under it", dense_sentence(run), (chart,), (table,)))
     caption = (
         "Of the text tokens behind the image, the mean over tokens, heads and images of the attention that goes to "
@@ -109,19 +110,19 @@ def _render(run: ProbeRun, sections: Sequence[Section], rest: Sequence[Table]) -
     environment = page_templates()
     about = run.about
     facts = [
-        ("Backbone", visible(about["backbone"], 60) + (", random weights" if about.get("random_weights") else "")),
-        ("Models", str(len(about["cells"]))),
+        ("Backbone", visible(about.backbone, 60) + (", random weights" if about.random_weights else "")),
+        ("Models", str(len(about.cells))),
         ("Taps", str(len(set(run.probes["tap"])))),
-        ("Test images", ", ".join(f"{data['test']:,} {data['name']}" for data in about["data"])),
-        ("Time", f"{about['seconds']:.0f} s"),
+        ("Test images", ", ".join(f"{data.test:,} {data.name}" for data in about.data)),
+        ("Time", f"{about.seconds:.0f} s"),
     ]
-    notes = [RANDOM_WEIGHTS] if about.get("random_weights") else []
-    notes += [f"Left out, without a checkpoint: {', '.join(about['left_out'])}."] if about["left_out"] else []
-    notes += [f"{label} failed: {reason}" for label, reason in about["failed"].items()]
-    environment_ = [(key, visible(value, 300)) for key, value in about["environment"].items()]
+    notes = [RANDOM_WEIGHTS] if about.random_weights else []
+    notes += [f"Left out, without a checkpoint: {', '.join(about.left_out)}."] if about.left_out else []
+    notes += [f"{label} failed: {reason}" for label, reason in about.failed.items()]
+    environment_ = [(key, visible(value, 300)) for key, value in plain(about.environment).items()]
     return environment.get_template("probe.html.j2").render(
         about=about,
-        question=visible(about["question"], 300),
+        question=visible(about.question, 300),
         facts=facts,
         notes=[visible(note) for note in notes],
         sections=sections,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +9,13 @@ from typing import Any
 
 from vr_eval.checksums import DamagedError
 from vr_eval.config.cell import Cell
-from vr_eval.config.checkpoint_folders import find_checkpoint
+from vr_eval.config.checkpoint_folders import find_checkpoint, origin_of
 from vr_eval.config.identity import checkpoint_id
+from vr_eval.environment import Environment
 from vr_eval.errors import InputError, Problem, VrEvalError
-from vr_eval.paths import PACKAGE, home
+from vr_eval.paths import home
 from vr_eval.places import check_all, check_home, check_temporary
+from vr_eval.probes.about import ProbedCell, ProbedData, ProbeRecord
 from vr_eval.probes.file import ProbePlan, label_of, probe_id, same_without_refusion
 from vr_eval.records.folder import LOCK, RunFolder
 from vr_eval.runs.folder import ANOTHER, check_place, is_empty
@@ -60,14 +60,13 @@ def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *
     chosen, data = pick_device(device), load_data(plan.file)
     with locked(RunFolder(run_dir).lock):
         results = _probe(plan, ready, data, chosen, dense=dense)
-        about = _about(plan, ready, lacking, data, results, dataclasses.asdict(describe(new_run_id())))
-        about["seconds"] = round(time.monotonic() - started, 1)
+        about = _about(plan, ready, lacking, data, results, describe(new_run_id()), time.monotonic() - started)
         from vr_eval.probes.records import write_run
 
         write_run(run_dir, about, results["probes"], results["density"], results["dense"] if dense else None)
         print(build(run_dir))
     weights = " on random weights" if plan.random_weights else ""
-    Progress.say(f"{len(about['cells'])} cells probed{weights} in {duration(about['seconds'])}")
+    Progress.say(f"{len(about.cells)} cells probed{weights} in {duration(about.seconds)}")
     return int(results["exit_code"])
 
 
@@ -111,57 +110,51 @@ def _about(
     lacking: list[Cell],
     data: Any,
     results: Mapping[str, Any],
-    environment: Mapping[str, Any],
-) -> dict[str, Any]:
+    environment: Environment,
+    seconds: float,
+) -> ProbeRecord:
     cells = []
     for cell, checkpoint in ready:
         if cell in results["failed"]:
             continue
         plain = same_without_refusion(cell, plan.cells)
-        origin = "random" if checkpoint is None else "shipped" if checkpoint.is_relative_to(PACKAGE) else "trained"
         cells.append(
-            {
-                "id": probe_id(cell),
-                "label": label_of(cell, plan.cells),
-                "projector": cell.projector,
-                "ratio": cell.ratio,
-                "refusion": cell.refusion,
-                "pruning": cell.pruning,
-                "image": cell.image,
-                "seed": cell.seed,
-                "tokens": cell.tokens,
-                "is_baseline": cell == plan.baseline,
-                "without_refusion": None if plain is None else probe_id(plain),
-                "taps": list(results["taps"][probe_id(cell)]),
-                "checkpoint": checkpoint_id(cell),
-                "origin": origin,
-            }
+            ProbedCell(
+                id=probe_id(cell),
+                label=label_of(cell, plan.cells),
+                projector=cell.projector,
+                ratio=cell.ratio,
+                refusion=cell.refusion,
+                pruning=cell.pruning,
+                image=cell.image,
+                seed=cell.seed,
+                tokens=cell.tokens,
+                is_baseline=cell == plan.baseline,
+                without_refusion=None if plain is None else probe_id(plain),
+                taps=tuple(results["taps"][probe_id(cell)]),
+                checkpoint=checkpoint_id(cell),
+                origin=origin_of(checkpoint),
+            )
         )
     spec = plan.cells[0].spec
-    return {
-        "file": dataclasses.asdict(plan.file),
-        "source": plan.source,
-        "question": _question(plan.source),
-        "backbone": spec.name,
-        "random_weights": plan.random_weights,
-        "tower_depth": spec.tower_depth,
-        "decoder_depth": spec.decoder_depth,
-        "data": [
-            {
-                "name": one.name,
-                "summary": one.summary,
-                "source": one.source,
-                "targets": dict(one.targets),
-                "train": len(one.train),
-                "test": len(one.test),
-            }
+    return ProbeRecord(
+        file=plan.file,
+        source=plan.source,
+        question=_question(plan.source),
+        backbone=spec.name,
+        random_weights=plan.random_weights,
+        tower_depth=spec.tower_depth,
+        decoder_depth=spec.decoder_depth,
+        data=tuple(
+            ProbedData(one.name, one.summary, one.source, dict(one.targets), len(one.train), len(one.test))
             for one in data
-        ],
-        "cells": cells,
-        "left_out": [label_of(cell, plan.cells) for cell in lacking],
-        "failed": {label_of(cell, plan.cells): reason for cell, reason in results["failed"].items()},
-        "environment": dict(environment),
-    }
+        ),
+        cells=tuple(cells),
+        left_out=tuple(label_of(cell, plan.cells) for cell in lacking),
+        failed={label_of(cell, plan.cells): reason for cell, reason in results["failed"].items()},
+        environment=environment,
+        seconds=round(seconds, 1),
+    )
 
 
 def _question(source: str) -> str:
@@ -180,19 +173,18 @@ def _training(plan: ProbePlan) -> str:
 def _check_run_dir(run_dir: Path, plan: ProbePlan) -> None:
     if not check_place(run_dir):
         return
-    probed = (run_dir / "probe.json").is_file()
+    probed = RunFolder(run_dir).probe.is_file()
     if not probed and not is_empty(run_dir):
         raise InputError(Problem("this folder is not empty and holds no probes", file=str(run_dir), hint=ANOTHER))
-    if probed and _was_random(run_dir) != plan.random_weights:
+    if probed and _was_random(run_dir) == (not plan.random_weights):
         mine, theirs = ("random", "real") if plan.random_weights else ("real", "random")
         message = f"this folder holds probes of {theirs} weights, which never meet those of {mine} ones"
         raise InputError(Problem(message, file=str(run_dir), hint=ANOTHER))
 
 
-def _was_random(run_dir: Path) -> bool:
-    """Whether the probes in a run directory are of weights that were drawn."""
+def _was_random(run_dir: Path) -> bool | None:
+    """Whether the probes in a run directory are of weights that were drawn; None where nobody can say."""
     try:
-        about = json.loads((run_dir / "probe.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # broken: what is written now replaces it
-        return False
-    return isinstance(about, dict) and bool(about.get("random_weights"))
+        return ProbeRecord.read(RunFolder(run_dir).probe).random_weights
+    except InputError:  # broken: what is written now replaces it
+        return None

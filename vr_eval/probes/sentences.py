@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vr_eval.probes.about import ProbedCell
 from vr_eval.probes.records import ProbeRun
-from vr_eval.probes.summary import Answers, Cell, Dense, cells_of
+from vr_eval.probes.summary import Answers, Dense, cells_of
 from vr_eval.probes.tapnames import REFUSION
 from vr_eval.report.notation import interval, plural, points, signed
 from vr_eval.stats import Estimate
 
-Measured = tuple[Cell, Estimate]
+Measured = tuple[ProbedCell, Estimate]
 
 
 def depth_sentence(one: Answers) -> str:

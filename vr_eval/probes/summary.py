@@ -16,32 +16,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vr_eval.probes.about import ProbedCell
 from vr_eval.probes.intervals import Bootstrap
 from vr_eval.probes.records import ProbeRun
 from vr_eval.probes.tapnames import OUT, PROJECTOR, PRUNING, REFUSION, place
 from vr_eval.stats import Estimate, holm
 
 Scores = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One row of every table."""
-
-    id: str
-    label: str
-    projector: str
-    refusion: str
-    pruning: str
-    image: str
-    is_baseline: bool
-    without_refusion: str | None
-    taps: tuple[str, ...]
-
-    def before(self, tap: str) -> str | None:
-        """The tap in front of `tap`, if there is one."""
-        at = self.taps.index(tap)
-        return self.taps[at - 1] if at else None
 
 
 @dataclass(frozen=True)
@@ -66,24 +47,20 @@ class Question:
         return 100 / self.classes
 
 
-def cells_of(run: ProbeRun) -> tuple[Cell, ...]:
+def cells_of(run: ProbeRun) -> tuple[ProbedCell, ...]:
     """The probed cells, the baseline first."""
-    names = ("id", "label", "projector", "refusion", "pruning", "image", "is_baseline", "without_refusion")
-    # Runs from before the image seam do not name what fills it: nothing does.
-    about = [{"image": "none", **cell} for cell in run.about["cells"]]
-    cells = [Cell(**{name: cell[name] for name in names}, taps=tuple(cell["taps"])) for cell in about]
-    return tuple(sorted(cells, key=lambda cell: not cell.is_baseline))
+    return tuple(sorted(run.about.cells, key=lambda cell: not cell.is_baseline))
 
 
 def questions_of(run: ProbeRun) -> tuple[Question, ...]:
     """Everything that was asked, in the file's order; the probe that is shown first comes first."""
-    file = run.about["file"]
+    file = run.about.file
     return tuple(
-        Question(data["name"], target, probe, pool, classes, data["test"])
-        for data in run.about["data"]
-        for target, classes in data["targets"].items()
-        for pool in file["pools"]
-        for probe in sorted(file["probes"])  # logistic before ridge
+        Question(data.name, target, probe, pool, classes, data.test)
+        for data in run.about.data
+        for target, classes in data.targets.items()
+        for pool in file.pools
+        for probe in sorted(file.probes)  # logistic before ridge
     )
 
 
@@ -92,9 +69,9 @@ class Answers:
 
     def __init__(self, run: ProbeRun, question: Question) -> None:
         self.question, self.cells = question, cells_of(run)
-        self.tower_depth = int(run.about["tower_depth"])
-        file = run.about["file"]
-        self.bootstrap = Bootstrap(question.images, file["resamples"], file["seed"])
+        self.tower_depth = run.about.tower_depth
+        file = run.about.file
+        self.bootstrap = Bootstrap(question.images, file.resamples, file.seed)
         frame = run.probes
         asked = np.ones(len(frame), dtype=bool)
         for name in ("data", "target", "probe", "pool"):
@@ -109,47 +86,47 @@ class Answers:
         """Every tap of any cell, in the order of a forward pass."""
         return tuple(sorted({tap for _, tap in self._rows}, key=lambda tap: place(tap, self.tower_depth)))
 
-    def has(self, cell: Cell, tap: str) -> bool:
+    def has(self, cell: ProbedCell, tap: str) -> bool:
         return (cell.id, tap) in self._rows
 
-    def row(self, cell: Cell, tap: str) -> dict[Hashable, Any]:
+    def row(self, cell: ProbedCell, tap: str) -> dict[Hashable, Any]:
         """What was recorded of one probe."""
         return self._rows[cell.id, tap]
 
-    def accuracy(self, cell: Cell, tap: str) -> Estimate:
+    def accuracy(self, cell: ProbedCell, tap: str) -> Estimate:
         """Accuracy in points."""
         return self._estimate("correct", cell, tap)
 
-    def control(self, cell: Cell, tap: str) -> Estimate:
+    def control(self, cell: ProbedCell, tap: str) -> Estimate:
         """Accuracy of a probe that was fitted to shuffled labels, in points."""
         return self._estimate("control", cell, tap)
 
-    def selectivity(self, cell: Cell, tap: str) -> Estimate:
+    def selectivity(self, cell: ProbedCell, tap: str) -> Estimate:
         """Accuracy above that of the shuffled labels, in points."""
         row = self.row(cell, tap)
         return self._difference((cell.id, tap, "selectivity"), row["correct"], row["control"])
 
-    def change(self, cell: Cell, after: str, before: str) -> Estimate:
+    def change(self, cell: ProbedCell, after: str, before: str) -> Estimate:
         """Accuracy at one tap minus that at another, paired by image, in points; unknown if a tap is missing."""
         if not (self.has(cell, after) and self.has(cell, before)):
             return Estimate(note="not read")
         return self._difference((cell.id, after, before), *(self.row(cell, tap)["correct"] for tap in (after, before)))
 
-    def compared(self, cell: Cell, other: Cell, tap: str) -> Estimate:
+    def compared(self, cell: ProbedCell, other: ProbedCell, tap: str) -> Estimate:
         """`cell` minus `other` at the same tap."""
         if not (self.has(cell, tap) and self.has(other, tap)):
             return Estimate(note="not read")
         return self._difference((cell.id, other.id, tap, 0), *(self.row(one, tap)["correct"] for one in (cell, other)))
 
-    def bottleneck(self, cell: Cell) -> Estimate:
+    def bottleneck(self, cell: ProbedCell) -> Estimate:
         """What is lost at the projector."""
         return self.change(cell, PROJECTOR, OUT)
 
-    def forgetting(self, cell: Cell) -> Estimate:
+    def forgetting(self, cell: ProbedCell) -> Estimate:
         """What is lost from the projector to the decoder's last tap, whatever acts in between."""
         return self.change(cell, cell.taps[-1], PROJECTOR)
 
-    def points(self, cell: Cell, suffix: str) -> Estimate:
+    def points(self, cell: ProbedCell, suffix: str) -> Estimate:
         """What the refusion or pruning points of a cell change together."""
         total = np.zeros(self.question.images)
         found = [tap for tap in cell.taps if tap.endswith(suffix) and self.has(cell, tap)]
@@ -161,19 +138,19 @@ class Answers:
             total += after_ - before_
         return self._difference((cell.id, suffix, "sum"), total, np.zeros_like(total)) if found else Estimate()
 
-    def refusion(self, cell: Cell) -> Estimate:
+    def refusion(self, cell: ProbedCell) -> Estimate:
         return self.points(cell, REFUSION)
 
-    def pruning(self, cell: Cell) -> Estimate:
+    def pruning(self, cell: ProbedCell) -> Estimate:
         return self.points(cell, PRUNING)
 
-    def with_refusion(self) -> list[tuple[Cell, Cell]]:
+    def with_refusion(self) -> list[tuple[ProbedCell, ProbedCell]]:
         """Pairs of cells that differ in refusion alone."""
         by_id = {cell.id: cell for cell in self.cells}
         pairs = [(cell, by_id.get(cell.without_refusion or "")) for cell in self.cells]
         return [(cell, other) for cell, other in pairs if other is not None]
 
-    def _estimate(self, kind: str, cell: Cell, tap: str) -> Estimate:
+    def _estimate(self, kind: str, cell: ProbedCell, tap: str) -> Estimate:
         key = (kind, cell.id, tap)
         if key not in self._known:
             self._known[key] = self.bootstrap.mean(self.row(cell, tap)[kind]).scaled(100)
@@ -228,7 +205,7 @@ class Dense:
 
     @cached_property
     def rows(self) -> dict[tuple[str, str], tuple[Scores, Scores]]:
-        """Cell and tap to glyphs read right and glyphs there, per scene."""
+        """ProbedCell and tap to glyphs read right and glyphs there, per scene."""
         return {
             (row["cell"], row["tap"]): (np.asarray(row["correct"], float), np.asarray(row["total"], float))
             for row in self.run.dense.to_dict("records")
@@ -248,8 +225,8 @@ class Dense:
 
     def _ratio(self, parts: Scores, whole: Scores) -> Estimate:
         # A ratio of sums: scenes hold different numbers of glyphs, so what varies is what a scene has beyond its share.
-        file = self.run.about["file"]
+        file = self.run.about.file
         ratio = parts.sum() / whole.sum()
         values = ratio + (parts - ratio * whole) / whole.mean()
-        exact = Bootstrap(len(values), file["resamples"], file["seed"])
+        exact = Bootstrap(len(values), file.resamples, file.seed)
         return exact.difference(values, np.zeros_like(values)).scaled(100)

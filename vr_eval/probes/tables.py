@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from vr_eval.probes.about import ProbedCell
 from vr_eval.probes.records import ProbeRun
-from vr_eval.probes.summary import Answers, Cell, Dense, cells_of, marks
+from vr_eval.probes.summary import Answers, Dense, cells_of, marks
 from vr_eval.probes.tapnames import OUT, PROJECTOR
 from vr_eval.report.columns import Column, Entry
 from vr_eval.report.notation import interval, points, signed, visible
@@ -60,7 +61,7 @@ def dense_table(run: ProbeRun) -> Table | None:
     if not cells:
         return None
 
-    def at(cell: Cell, tap: str) -> Entry:
+    def at(cell: ProbedCell, tap: str) -> Entry:
         if (cell.id, tap) not in dense.rows:
             return Entry()
         estimate = dense.accuracy(cell.id, tap)
@@ -68,7 +69,7 @@ def dense_table(run: ProbeRun) -> Table | None:
             points(estimate.value), f"{points(estimate.low)} to {points(estimate.high)}", "", estimate.value, estimate
         )
 
-    def change(cell: Cell, after: str, before: str) -> Estimate:
+    def change(cell: ProbedCell, after: str, before: str) -> Estimate:
         return dense.change(cell.id, after, before)
 
     columns = [
@@ -86,7 +87,7 @@ def dense_table(run: ProbeRun) -> Table | None:
 
 
 def _table(
-    title: str, cells: Sequence[Cell], columns: Sequence[tuple[Column, list[Entry]]], caption: tuple[str, ...]
+    title: str, cells: Sequence[ProbedCell], columns: Sequence[tuple[Column, list[Entry]]], caption: tuple[str, ...]
 ) -> Table:
     shown = [
         (c, entries) for c, entries in columns if any(entry.order is not None for entry in entries) or not c.numeric
@@ -102,11 +103,11 @@ def _column(key: str, title: str, *, numeric: bool = True) -> Column:
     return Column(key, title, "", numeric=numeric)
 
 
-def _accuracy(one: Answers, cell: Cell, tap: str) -> Entry:
+def _accuracy(one: Answers, cell: ProbedCell, tap: str) -> Entry:
     return _entry(one.accuracy(cell, tap), points) if one.has(cell, tap) else Entry()
 
 
-def _selectivity(one: Answers, cell: Cell) -> Entry:
+def _selectivity(one: Answers, cell: ProbedCell) -> Entry:
     tap = cell.taps[-1]
     return _entry(one.selectivity(cell, tap), signed) if one.has(cell, tap) else Entry()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vr_eval.config.checkpoint_folders import Came
 from vr_eval.environment import Environment
 from vr_eval.records.columns import CellColumns
 from vr_eval.records.costs import Parameters, PrefillFlops
@@ -19,14 +20,14 @@ class Origin:
 
     Attributes:
         id: The checkpoint's.
-        origin: Drawn from a seed, travels with the project, or trained or fetched on a machine.
+        origin: Which way they came.
         path: Folder of the checkpoint; None for random weights.
         sources: Model of the hub to the commit that the weights, or those that they were trained from, are of; None
             in older files, which do not say.
     """
 
     id: str
-    origin: Literal["random", "shipped", "trained"]
+    origin: Came
     path: str | None
     sources: Mapping[str, str] | None = older()
 

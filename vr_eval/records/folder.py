@@ -99,6 +99,11 @@ class RunFolder:
         return self.path / "records.parquet"
 
     @property
+    def probe(self) -> Path:
+        """Of a probe run, in place of a grid and its cells: what was probed (`probes.about`)."""
+        return self.path / "probe.json"
+
+    @property
     def definition(self) -> Path:
         """A report definition for this run alone, if the user put one here."""
         return self.path / "report.yaml"

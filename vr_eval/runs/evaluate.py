@@ -16,6 +16,7 @@ from vr_eval.adapters.results import Scored, TaskResult
 from vr_eval.catalog.official_tasks import OFFICIAL
 from vr_eval.checksums import read_manifest
 from vr_eval.config.cell import Cell
+from vr_eval.config.checkpoint_folders import origin_of
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, cell_identity, checkpoint_id
 from vr_eval.environment import Environment
@@ -144,14 +145,14 @@ class Session:
 
 def _origin(name: str, checkpoint: Path | None) -> Origin:
     """Of the checkpoint `name` in its folder; None: random weights."""
+    came = origin_of(checkpoint)
     if checkpoint is None:
-        return Origin(name, "random", None, {})
-    shipped = checkpoint.is_relative_to(PACKAGE)
+        return Origin(name, came, None, {})
     # The place of a shipped one is the same in every checkout and every wheel.
-    path = checkpoint.relative_to(PACKAGE.parent) if shipped else checkpoint
+    path = checkpoint.relative_to(PACKAGE.parent) if came == "shipped" else checkpoint
     # By model of the hub the commit that its weights, or those that it was trained from, are of.
     sources = read_manifest(checkpoint).get("sources", {})
-    return Origin(name, "shipped" if shipped else "trained", str(path), sources)
+    return Origin(name, came, str(path), sources)
 
 
 def task_metrics(result: TaskResult) -> TaskMetrics:

@@ -19,7 +19,6 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
 from vr_eval.errors import InputError, Problem
-from vr_eval.paths import PACKAGE
 
 MEASURED_ON = "2 CPU cores"
 
@@ -254,7 +253,7 @@ def duration(seconds: float) -> str:
 def _plan_cell(
     cell: Cell, grid: Grid, run_dir: Path, training: set[str], content: Mapping[str, Content]
 ) -> PlannedCell:
-    from vr_eval.config.checkpoint_folders import find_checkpoint
+    from vr_eval.config.checkpoint_folders import find_checkpoint, origin_of
     from vr_eval.records.folder import RunFolder
     from vr_eval.runs.content import answers_left, changed_since
 
@@ -263,7 +262,7 @@ def _plan_cell(
     checkpoint = find_checkpoint(cell)
     state: State = "random" if cell.random_weights else "pretrained" if cell.pretrained else "to train"
     if checkpoint is not None and state == "to train":
-        state = "shipped" if checkpoint.is_relative_to(PACKAGE) else "trained"
+        state = origin_of(checkpoint)
     questions = _total(questions_of(task, backbone, grid.limit, grid.tasks_path) for _, task in grid.tasks)
     folder = RunFolder(run_dir).cell(result)
     stale = changed_since(folder, content)
