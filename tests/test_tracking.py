@@ -94,6 +94,25 @@ def test_wandb_writes_here_and_sends_nothing(tmp_path: Path, monkeypatch: pytest
     assert "WANDB_MODE" not in os.environ
 
 
+def test_a_training_that_failed_ends_its_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Trainer would go on in a run of wandb that is still open: the next cell's curve in the one of this."""
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    track = tracking.tracking("wandb", tmp_path / "runs/toys", "toys").named("mlp")
+    opened = []
+
+    def fail() -> None:
+        with track.curves():
+            opened.append(wandb.init())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert opened
+    assert wandb.run is None
+
+
 def test_nothing_is_kept_unless_asked(tmp_path: Path) -> None:
     track = tracking.tracking("none", tmp_path / "runs/toys", "toys")
     train(track.named("mlp"), tmp_path / "out")
@@ -105,7 +124,10 @@ def test_nothing_is_kept_unless_asked(tmp_path: Path) -> None:
 def test_a_package_that_is_missing_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    # tensorboardX draws the Trainer's curves, but no report: it does not do in place of tensorboard.
+    monkeypatch.setattr(tracking, "find_spec", lambda name: object() if name == "tensorboardX" else None)
+    with pytest.raises(InputError, match="needs the package tensorboard"):
+        tracking.tracking("tensorboard", Path("runs/toys"), "toys")
     assert main(["train", "projectors", "--track", "trackio"]) == 2
     assert "pip install 'vr-eval[trackio]'" in capsys.readouterr().err
     with pytest.raises(InputError, match="unknown tracker"):

@@ -56,11 +56,13 @@ class Tracking:
     def curves(self) -> Iterator[None]:
         """While one training runs: where the Trainer's integrations write to. Ends what they began."""
         with _set(self._environment()):
-            yield
-            if self.tool == "wandb" and is_first_process():
-                import wandb
+            try:
+                yield
+            finally:  # of a training that failed too: the next one would go on in its curve
+                if self.tool == "wandb" and is_first_process():
+                    import wandb
 
-                wandb.finish()
+                    wandb.finish()
 
     def keep_results(self, run_dir: Path) -> None:
         """Give the tracker the table and the report of a finished run, if it has them."""
@@ -95,8 +97,7 @@ def tracking(tool: str, run_dir: Path, project: str) -> Tracking:
     """
     if tool not in TOOLS:
         raise InputError(Problem("unknown tracker", "--track", given=tool, allowed=", ".join(TOOLS)))
-    packages = ("tensorboard", "tensorboardX") if tool == "tensorboard" else (tool,)
-    if tool != "none" and not any(find_spec(package) for package in packages):
+    if tool != "none" and find_spec(tool) is None:
         hint = f"Install it: pip install 'vr-eval[{tool}]'"
         raise InputError(Problem(f"this needs the package {tool}", "--track", given=tool, hint=hint))
     return Tracking(tool, run_dir.with_name(f"{run_dir.name}.track"), project)
