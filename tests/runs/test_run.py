@@ -129,6 +129,20 @@ def test_a_damaged_file_of_a_cell_is_one_error_and_the_next_run_writes_it_again(
     assert len(asked) == answered
 
 
+def test_broken_samples_are_one_error_that_says_how_to_go_on(grid: Grid, asked: list[Question]) -> None:
+    run_grid(grid)
+    before, answered = records(), len(asked)
+    samples = folder(grid, 0) / "samples.parquet"
+    samples.write_bytes(samples.read_bytes()[:100])
+    with pytest.raises(InputError, match=f"{samples}: the file is broken"):
+        run_grid(grid)
+    samples.unlink()  # as its hint says
+    assert run_grid(grid) == 0
+    assert len(asked) == answered
+    columns = ["cell_id", "task", "doc_id", "answer", "score", "new_tokens"]
+    pd.testing.assert_frame_equal(records()[columns], before[columns])
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(
     grid: Grid, asked: list[Question], monkeypatch: pytest.MonkeyPatch
 ) -> None:

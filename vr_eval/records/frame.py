@@ -39,6 +39,15 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
         frame.to_parquet(temporary, index=False)
 
 
+def read_samples(path: Path) -> pd.DataFrame:
+    """The samples that a cell's folder keeps. Raises InputError where they cannot be read."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        hint = "Delete it: `vr-eval run` with the same grid writes it again from the answers that the cell has kept."
+        raise InputError(Problem(f"the file is broken ({type(error).__name__})", str(path), hint=hint)) from error
+
+
 def sample_frame(samples: Sequence[SampleColumns]) -> pd.DataFrame:
     """The samples of one cell as its folder keeps them: without their suite, which is the grid's."""
     frame = pd.DataFrame([plain(one) for one in samples], columns=list(SAMPLE_COLUMNS)).drop(columns=SUITE)
