@@ -112,3 +112,9 @@ def test_foreign_text_stays_text() -> None:
     assert shown("a|b <script> `x`\n# y") == "a\\|b \\<script\\> \\`x\\` \\# y"
     assert shown("/home/somebody/data.json") == "data.json"
     assert dict(flat({"a": {"b": [1, 2], "c": None}, "d": 1})) == {"a.b": "[1, 2]", "d": 1}
+
+
+@pytest.mark.parametrize("repo", ["pool", "me/", "/pool", "me/pool/x", "me/a b"])
+def test_a_card_is_of_a_repository(repo: str) -> None:
+    with pytest.raises(InputError, match="this names no repository"):
+        card_of(SHIPPED["avg_pool 1/4"], repo)

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx2
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub.utils import validate_repo_id
 
 from vr_eval.checksums import MANIFEST, check_files, file_hashes
 from vr_eval.errors import InputError, Problem
@@ -34,9 +35,10 @@ def push_to_hub(
         private: Whether a new repository is.
 
     Raises:
-        InputError: no such checkpoint, a damaged one, an unknown licence, or the hub refuses it.
+        InputError: no such checkpoint, a damaged one, no name of a repository, an unknown licence, or the hub refuses
+            it.
     """
-    chosen = choose(source, cell)
+    chosen = _chosen(source, repo, cell)
     check_files(chosen.folder, chosen.manifest)
     card = model_card(chosen, repo, license or license_of(chosen))
     names = [name for name in sorted(file_hashes(chosen.folder)) if name != CARD]
@@ -54,8 +56,19 @@ def push_to_hub(
 
 def card_of(source: str | Path, repo: str, cell: str | None = None, license: str | None = None) -> str:
     """The card that `push_to_hub` would write. Raises InputError as it does; nothing is sent."""
-    chosen = choose(source, cell)
+    chosen = _chosen(source, repo, cell)
     return model_card(chosen, repo, license or license_of(chosen))
+
+
+def _chosen(source: str | Path, repo: str, cell: str | None) -> Chosen:
+    """`choose`, once `repo` is a name that the hub takes: the card begins with it, and is made without the hub."""
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise InputError(Problem(f"this names no repository: {error}", given=repo, allowed="OWNER/NAME")) from error
+    if "/" not in repo:
+        raise InputError(Problem("this names no repository", given=repo, allowed="OWNER/NAME"))
+    return choose(source, cell)
 
 
 def license_of(chosen: Chosen) -> str:
