@@ -72,8 +72,10 @@ def test_keys_of_a_stage_stand_on_those_of_the_recipe_file_and_the_command_line_
     tmp_path: Path, load: Load
 ) -> None:
     (tmp_path / "own.yaml").write_text("stage1: {steps: 7, batch_size: 2}\nstage2: {steps: 8, lr_tower: 1e-6}\n")
+    with (tmp_path / "own.yaml").open("a") as file:
+        file.write("lr_methods: {mlp: 2e-3, avg_pool: 3e-3}\n")
     text = MINIMAL + "recipe: {from: own.yaml, stage1: {steps: 9, template: vicuna}}\n"
     recipe = load(text, "recipe.stage1.template=chatml", "recipe.lr_methods.mlp=1e-3").recipe
     assert recipe.stage1 == Stage(steps=9, batch_size=2, template="chatml")
     assert recipe.stage2 == SecondStage(steps=8, lr_tower=1e-6)
-    assert recipe.lr_methods["mlp"] == 1e-3
+    assert (recipe.lr_methods["mlp"], recipe.lr_methods["avg_pool"]) == (1e-3, 3e-3)

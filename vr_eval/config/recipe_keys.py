@@ -39,7 +39,8 @@ def read_recipe(node: Node, problems: Problems) -> dict[str, Any]:
     if file is None:
         return values
     base = read_recipe(file, problems)
-    return base | values | {stage: base[stage] | values[stage] for stage in STAGES}
+    merged = {key: {**base.get(key, {}), **values.get(key, {})} for key in (*STAGES, "lr_methods")}
+    return base | values | merged
 
 
 def _nested(node: Node, problems: Problems) -> Node:
