@@ -20,7 +20,6 @@ from vr_eval.config.schema import ROW_KEYS, GridFile, document_keys, grid_keys
 from vr_eval.errors import InputError
 from vr_eval.listing import list_ablations, list_backbones, list_methods
 from vr_eval.methods.registry import METHODS
-from vr_eval.runs import plan as planning
 from vr_eval.runs.plan import duration, plan_grid
 
 Load = Callable[..., Grid]
@@ -32,7 +31,6 @@ def speeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     spec = dataclasses.replace(MICRO, train_seconds_per_step=0.5, eval_ms_per_question=10.0, test_questions=100)
     monkeypatch.setitem(BACKBONES, "micro", spec)
     monkeypatch.setattr(store, "PACKAGE", tmp_path / "package")
-    monkeypatch.setattr(planning, "PACKAGE", tmp_path / "package")
 
 
 def complete(folder: Path) -> None:

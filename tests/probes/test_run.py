@@ -154,6 +154,15 @@ def test_a_checkpoint_that_cannot_be_loaded_does_not_stop_the_others(
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_taps_that_no_model_has_are_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are names of the backbone's taps, but none of the grid's trained cells has refusion."""
+    arguments = ["probe", "where.yaml", "--out", str(tmp_path / "out"), "--set", "data=[digits]"]
+    assert cli.main([*arguments, "--device", "cpu", "--set", "taps=[decoder.1+refusion]"]) == 2
+    error = capsys.readouterr().err
+    assert "where.yaml: taps: no model of these grids has any of these taps (given: 'decoder.1+refusion')" in error
+    assert not (tmp_path / "out/probe.json").exists()
+
+
 def test_a_folder_without_a_complete_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "probe.json").write_text("{}")
     with pytest.raises(InputError, match="this key is missing"):

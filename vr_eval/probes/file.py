@@ -17,7 +17,7 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.document import Node, Problems
 from vr_eval.config.grid import load_grid, read_mapping
 from vr_eval.config.identity import checkpoint_id, digest
-from vr_eval.config.schema import NAME_PATTERN
+from vr_eval.config.schema import NAME_ALLOWED, NAME_PATTERN
 from vr_eval.errors import InputError, nearest
 from vr_eval.methods.spec import MethodFile
 from vr_eval.probes.options import ProbeFile, probe_keys
@@ -109,8 +109,7 @@ def _one(key: str, node: Node, given: dict[str, Any], problems: Problems) -> Non
         problems.add(node, key, "this value does not fit", given=node.plain, allowed=str(error), nearest=close)
         return
     if key == "name" and not re.fullmatch(NAME_PATTERN, given["name"]):
-        allowed = "letters, digits, dot, dash and underscore; at most 64, the first a letter or digit"
-        problems.add(node, key, "cannot name a run", given=node.plain, allowed=allowed)
+        problems.add(node, key, "cannot name a run", given=node.plain, allowed=NAME_ALLOWED)
 
 
 def _list(key: str, node: Node, problems: Problems) -> tuple[Any, ...]:

@@ -93,6 +93,9 @@ def _probe(
             session.read(subjects, dense=dense)
     if not session.taps:
         raise VrEvalError("no cell could be probed")
+    if not any(session.taps.values()):
+        named = ", ".join(plan.file.taps or ())
+        raise InputError(Problem("no model of these grids has any of these taps", plan.source, key="taps", given=named))
     rows = session.fit()
     return {
         "probes": rows,
