@@ -42,12 +42,6 @@ def every_tap(tower_depth: int, decoder_depth: int) -> tuple[str, ...]:
     return (*(tower_tap(level) for level in range(tower_depth + 1)), OUT, *places)
 
 
-def in_pass_order(taps: Iterable[str], tower_depth: int, decoder_depth: int) -> tuple[str, ...]:
-    """Each of `taps` once, in the order of a forward pass."""
-    asked = set(taps)
-    return tuple(tap for tap in every_tap(tower_depth, decoder_depth) if tap in asked)
-
-
 def place(tap: str, tower_depth: int) -> float:
     """Where a tap stands along the depth: hidden states, projector and decoder layers are one unit apart."""
     if tap == OUT:
