@@ -9,8 +9,8 @@ import pytest
 from vr_eval import paths
 from vr_eval.catalog.backbones import MICRO
 from vr_eval.catalog.fields import allowed_of, checked, info_of
-from vr_eval.methods.options import levels_at
-from vr_eval.methods.registry import METHODS, PACKAGES, projectors, prunings, refusions, square_ratios, stride
+from vr_eval.methods.options import levels_at, square_ratios, stride
+from vr_eval.methods.registry import METHODS, PACKAGES, projectors, prunings, refusions
 from vr_eval.methods.tokenpacker.spec import TOKENPACKER_LEVELS, TokenPackerOptions
 from vr_eval.methods.vision_remember.spec import VISION_REMEMBER_LEVELS, VisionRememberOptions, insertion_layers
 

@@ -23,6 +23,7 @@ from vr_eval.models.build import build_lvlm
 from vr_eval.models.features import FeatureStore, ImageEncoder
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor
+from vr_eval.probes.dense import can_be_dense
 from vr_eval.probes.extract import Subject
 from vr_eval.probes.keys import tap_keys
 from vr_eval.testing.tiny import SIDE, tiny_lvlm
@@ -103,3 +104,8 @@ def test_the_processor_of_an_untrained_cell_counts_what_is_left_of_any_grid() ->
     model, processor = untrained("cropped")
     text = processor(images=Image.new("RGB", (192, 192)), text=processor.image_token)["input_ids"][0]
     assert model.tokens_per_image == text.count(processor.image_token_id) == 64
+
+
+def test_labels_of_patches_are_read_where_every_token_stands_over_as_many() -> None:
+    models = [tiny_lvlm("mlp", 1, free=name) for name in ("none", "downsample", "dimmed", "cropped")]
+    assert [can_be_dense(model) for model in models] == [True, True, True, False]

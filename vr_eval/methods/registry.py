@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from vr_eval.errors import InputError, Problem
-from vr_eval.methods.options import ProjectorOptions, Seam, square_ratios, stride
+from vr_eval.methods.options import ProjectorOptions, Seam
 from vr_eval.methods.spec import MethodSpec, spec_fault
 
 __all__ = [
@@ -26,8 +26,6 @@ __all__ = [
     "projectors",
     "prunings",
     "refusions",
-    "square_ratios",
-    "stride",
 ]
 
 NONE = "none"

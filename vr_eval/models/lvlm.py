@@ -239,6 +239,8 @@ class LVLM(PreTrainedModel, GenerationMixin):
                 pruning_input = PruningInput(input_ids, vision, prompt)
                 if use_cache and past_key_values is None:
                     past_key_values = DynamicCache(config=self.config.text_config)
+        elif input_ids is not None and past_key_values is None:
+            self._refuse_image_tokens(input_ids)
         with (
             injected(self.decoder.layers, self.refusion, given),
             pruned(self.decoder, self.pruning, pruning_input, attention_mask, past_key_values) as kept,
@@ -258,6 +260,12 @@ class LVLM(PreTrainedModel, GenerationMixin):
             supervised = labels if kept.index is None else take(labels, kept.index)
             out.loss = self.language_model.loss_function(out.logits, supervised, self.config.text_config.vocab_size)
         return out
+
+    def _refuse_image_tokens(self, input_ids: Tensor) -> None:
+        """Raises ValueError: a prompt without images has image tokens, which would be read as some word."""
+        count = int((input_ids == self.config.image_token_id).sum())
+        if count:
+            raise ValueError(f"{count} image tokens for 0 image(s): pass pixel_values or vision_features")
 
     def _embed(self, input_ids: Tensor) -> Tensor:
         embeddings: Any = self.get_input_embeddings()
@@ -325,6 +333,8 @@ class LVLM(PreTrainedModel, GenerationMixin):
         given = {name: kwargs.pop(name, None) for name in names}
         if given["pixel_values"] is not None or given["vision_features"] is not None:
             kwargs["vision_features"] = self._held(**given)
+        else:
+            self._refuse_image_tokens(input_ids)
         # Only a prompt holds images: a generated image token would ask for one.
         barred = SuppressTokensLogitsProcessor([self.config.image_token_id], self.device)
         # In front of all others: what draws a token must not draw this one.

@@ -48,9 +48,9 @@ class DenseResult:
 
 
 def can_be_dense(model: LVLM) -> bool:
-    """Whether the tokens of a model stand over the micro suites' patches."""
-    keeps = projector_options(model.config.projector).keeps_grid
-    return keeps and model.config.shapes.grid == GRID and GRID % model.config.shapes.stride == 0
+    """Whether the tokens of a model stand over the micro suites' patches, each over as many."""
+    keeps, sides = projector_options(model.config.projector).keeps_grid, (model.grid, model.tokens_per_side)
+    return keeps and model.config.shapes.grid == GRID and all(GRID % side == 0 for side in sides)
 
 
 def dense_probe(
@@ -125,9 +125,7 @@ def _pass(subject: Subject, scenes: Sequence[Scene]) -> Batch:
     def note(tap: str, tokens: Tensor, kept: Tensor | None) -> None:
         if tokens.shape[1] == 0:
             return
-        side = (
-            subject.model.grid if tap.startswith("tower") else subject.model.grid // subject.model.config.shapes.stride
-        )
+        side = subject.model.grid if tap.startswith("tower") else subject.model.tokens_per_side
         places = kept if kept is not None else torch.arange(side**2, device=tokens.device).expand(len(tokens), -1)
         found[tap] = tokens, under(glyphs, side), places
 

@@ -164,14 +164,16 @@ def hooks_go_with_an_exception(model: LVLM) -> None:
 
 
 def too_few_images(model: LVLM) -> None:
-    """A prompt with tokens for more images than there are is refused."""
+    """A prompt with tokens for more images than there are, or for some where there are none, is refused."""
     ids = torch.tensor([prompt(model, 5, "image", "image", 7)])
-    try:
-        model(ids, None, pixels(1))
-    except ValueError as error:
-        require("image tokens for 1 image" in str(error), f"the message is another one: {error}")
-        return
-    raise AssertionError("it is taken")
+    for call in (model, model.generate):
+        for images in (1, 0):
+            try:
+                call(ids, pixel_values=pixels(images) if images else None)
+            except ValueError as error:
+                require(f"image tokens for {images} image" in str(error), f"the message is another one: {error}")
+            else:
+                raise AssertionError(f"{images} images are taken for 2")
 
 
 SEAMS = (
