@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,7 +108,7 @@ def test_the_interval_is_of_the_share_and_not_of_how_many_glyphs_a_scene_holds(t
     rng = np.random.default_rng(0)
     rows = [("a", total // 2), ("b", rng.binomial(total, 0.8))]
     frame = pd.DataFrame([{"cell": "m", "tap": tap, "correct": c.tolist(), "total": total.tolist()} for tap, c in rows])
-    about = {"file": {"resamples": 1000, "seed": 0}}
+    about: Any = SimpleNamespace(file=SimpleNamespace(resamples=1000, seed=0))
     dense_run = Dense(ProbeRun(tmp_path, about, frame, frame, frame))
     half, most = dense_run.accuracy("m", "a"), dense_run.accuracy("m", "b")
     assert half.value == pytest.approx(50)
