@@ -160,7 +160,7 @@ def test_run_passes_grid_place_device_and_batch_size_and_returns_the_exit_code(
 def test_train_and_report_pass_their_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
     fake(monkeypatch, "vr_eval.runs.execute", "train_grid", calls)
-    fake(monkeypatch, "vr_eval.report", "build", calls)
+    fake(monkeypatch, "vr_eval.reporting", "build", calls)
     assert cli.main(["train", "projectors"]) == 1
     assert cli.main(["report", "runs/x"]) == 0
     track = Tracking("none", Path("runs/projectors.track"), "projectors")

@@ -12,7 +12,7 @@ from vr_eval.config.grid import load_grid
 from vr_eval.errors import InputError
 from vr_eval.probes.file import load_probes
 from vr_eval.probes.run import _question
-from vr_eval.report.definition import read_definition
+from vr_eval.reporting.definition import read_definition
 from vr_eval.runs.folder import grid_text
 
 GRID = "# What does it cost?\nname: größe\nbackbone: micro\ntasks: [vr_micro_ocr]\ncells: [{projector: mlp}]\n"

@@ -12,7 +12,7 @@ from vr_eval.api.autoclasses import announce
 
 if TYPE_CHECKING:
     from vr_eval.api.models import Loaded, load_model, wrap
-    from vr_eval.api.runs import load_grid, read_records, run, write_report
+    from vr_eval.api.runs import load_grid, read_records, report, run
     from vr_eval.publish.push import push_to_hub
 
 __all__ = [
@@ -22,14 +22,14 @@ __all__ = [
     "load_model",
     "push_to_hub",
     "read_records",
+    "report",
     "run",
     "wrap",
-    "write_report",
 ]
 
 _HOMES = {
     "vr_eval.api.models": ("Loaded", "load_model", "wrap"),
-    "vr_eval.api.runs": ("load_grid", "read_records", "run", "write_report"),
+    "vr_eval.api.runs": ("load_grid", "read_records", "run", "report"),
     "vr_eval.publish.push": ("push_to_hub",),
 }
 

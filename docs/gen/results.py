@@ -10,7 +10,7 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "reports" / "demo"
-STYLE = ROOT / "vr_eval" / "report" / "templates" / "style.css.j2"
+STYLE = ROOT / "vr_eval" / "reporting" / "templates" / "style.css.j2"
 _FIGURE = re.compile(r'<figure>\s*<div class="wide">(<svg.*?</svg>)</div>.*?<figcaption>(.*?)</figcaption>', re.DOTALL)
 
 

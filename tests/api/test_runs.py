@@ -24,7 +24,7 @@ def test_records_and_report_of_a_run(tmp_path: Path) -> None:
     assert read.groupby("label")["score"].mean().to_dict() == pytest.approx(
         records.groupby("label")["score"].mean().to_dict()
     )
-    assert vr_eval.write_report(str(run_dir)) == run_dir / "report.html"
+    assert vr_eval.report(str(run_dir)) == run_dir / "report.html"
     assert "<title>" in (run_dir / "report.html").read_text(encoding="utf-8")
     with pytest.raises(InputError, match="there is no such run directory"):
         vr_eval.read_records(tmp_path / "none")

@@ -15,7 +15,7 @@ from vr_eval.errors import InputError
 from vr_eval.publish.card import flat, model_card, shown
 from vr_eval.publish.chosen import choose
 from vr_eval.publish.push import card_of
-from vr_eval.report import run_table
+from vr_eval.reporting import run_table
 
 SHIPPED = {"avg_pool 1/4": "f4f24505b224216d", "avg_pool 1/4 + vision_remember": "7e4eaf76afdb7964"}
 

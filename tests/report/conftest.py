@@ -22,6 +22,6 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, records: pd.DataFrame) -> 
 
 @pytest.fixture(scope="session")
 def report(run_dir: Path) -> str:
-    from vr_eval.report import build
+    from vr_eval.reporting import build
 
     return build(run_dir).read_text(encoding="utf-8")

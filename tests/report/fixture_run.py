@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from vr_eval.report import choose_samples, save_images
+from vr_eval.reporting import choose_samples, save_images
 
 GRID = """\
 # Does looking again at the vision features help, whatever projector compressed them?

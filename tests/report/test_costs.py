@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tests.report.fixture_run import CELLS, FakeCell, make_records, write_run
 from vr_eval.measure.question import PROMPT_TOKENS
-from vr_eval.report import build, run_table
-from vr_eval.report.provenance import DEFINITIONS
+from vr_eval.reporting import build, run_table
+from vr_eval.reporting.provenance import DEFINITIONS
 
 
 def about(cell: FakeCell, **more: object) -> dict[str, object]:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.report.fixture_run import CELLS, FakeCell, make_records, write_run
 from vr_eval.errors import InputError
-from vr_eval.report import build
+from vr_eval.reporting import build
 
 EVIL = "<script>alert(1)</script>"
 VOID = {"meta", "img", "br", "input", "link"}

@@ -10,10 +10,18 @@ import pandas as pd
 from PIL import Image
 
 from tests.report.fixture_run import CELLS, make_records
-from vr_eval.report import choose_samples, has_images, save_images
-from vr_eval.report.images import LARGEST_PNG_BYTES, LONGEST_SIDE_PX, MOST_IMAGES, PNG, Album, image_path, kept_images
-from vr_eval.report.notation import visible
-from vr_eval.report.samples import describe_choice, samples_per_task
+from vr_eval.reporting import choose_samples, has_images, save_images
+from vr_eval.reporting.images import (
+    LARGEST_PNG_BYTES,
+    LONGEST_SIDE_PX,
+    MOST_IMAGES,
+    PNG,
+    Album,
+    image_path,
+    kept_images,
+)
+from vr_eval.reporting.notation import visible
+from vr_eval.reporting.samples import describe_choice, samples_per_task
 
 
 def png(size: int, colour: str) -> bytes:

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from tests.report.fixture_run import CELLS, FakeCell, make_records, write_run
-from vr_eval.report.configurations import Configuration
-from vr_eval.report.scores import Scores, read_scores
-from vr_eval.report.source import read_run
+from vr_eval.reporting.configurations import Configuration
+from vr_eval.reporting.scores import Scores, read_scores
+from vr_eval.reporting.source import read_run
 
 
 def load(path: Path, records: pd.DataFrame, **options: object) -> Scores:

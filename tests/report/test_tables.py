@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from tests.report.fixture_run import CELLS, FakeCell, make_records, write_run
-from vr_eval.report import build, render_terminal, run_table
-from vr_eval.report.columns import Column, Entry
-from vr_eval.report.tables import Row, Table
-from vr_eval.report.text import to_csv, to_latex, to_markdown
+from vr_eval.reporting import build, render_terminal, run_table
+from vr_eval.reporting.columns import Column, Entry
+from vr_eval.reporting.tables import Row, Table
+from vr_eval.reporting.text import to_csv, to_latex, to_markdown
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 

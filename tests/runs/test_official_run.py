@@ -24,7 +24,7 @@ from vr_eval.catalog.official_tasks import OFFICIAL, SUITES
 from vr_eval.cli import main
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.config.identity import cell_id
-from vr_eval.report.images import kept_images
+from vr_eval.reporting.images import kept_images
 
 BY_NAME = {case.task: case for case in CASES}
 _SEEN = BY_NAME["mmmu_val"].rows

@@ -23,7 +23,7 @@ from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import cell_id, checkpoint_id
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import save_checkpoint
-from vr_eval.report import build
+from vr_eval.reporting import build
 from vr_eval.runs.bench import bench_grid
 
 NAME = "llava_next_qwen2_0_5b"

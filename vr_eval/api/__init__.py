@@ -12,7 +12,7 @@ A run and its table::
 
 =================  =====================================================================================
 `models`           ``load_model``, ``Loaded.ask``, and ``wrap`` around a model of transformers
-`runs`             ``load_grid``, ``run``, ``read_records``, ``write_report``
+`runs`             ``load_grid``, ``run``, ``read_records``, ``report``
 `autoclasses`      ``AutoModel.from_pretrained`` and its like know our checkpoints after ``import vr_eval``
 =================  =====================================================================================
 """

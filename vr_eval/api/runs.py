@@ -13,7 +13,7 @@ from vr_eval.tracking import tracking
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["load_grid", "read_records", "run", "write_report"]
+__all__ = ["load_grid", "read_records", "report", "run"]
 
 
 class CellsFailedError(VrEvalError):
@@ -70,7 +70,7 @@ def read_records(run_dir: str | Path) -> pd.DataFrame:
     return frame.read_records(Path(run_dir))
 
 
-def write_report(run_dir: str | Path) -> Path:
+def report(run_dir: str | Path) -> Path:
     """Build the report of a run, or of probes, again from its records; returns the page.
 
     Raises:
@@ -80,6 +80,6 @@ def write_report(run_dir: str | Path) -> Path:
     if RunFolder(folder).probe.is_file():
         from vr_eval.probes.report import build
     else:
-        from vr_eval.report import build
+        from vr_eval.reporting import build
 
     return build(folder)

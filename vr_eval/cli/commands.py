@@ -86,9 +86,9 @@ def probe(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    from vr_eval.api.runs import write_report
+    from vr_eval.api import runs
 
-    print(write_report(options.run_dir))
+    print(runs.report(options.run_dir))
     return 0
 
 

@@ -18,8 +18,8 @@ from vr_eval.probes.about import ProbedCell
 from vr_eval.probes.records import ProbeRun
 from vr_eval.probes.summary import Answers, Dense, cells_of
 from vr_eval.probes.tapnames import OUT, PROJECTOR, component, place
-from vr_eval.report.notation import points, signed
-from vr_eval.report.svg import (
+from vr_eval.reporting.notation import points, signed
+from vr_eval.reporting.svg import (
     INK,
     MUTED,
     NARROW_PX,

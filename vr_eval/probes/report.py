@@ -13,11 +13,11 @@ from vr_eval.probes.sentences import dense_sentence, density_sentence, depth_sen
 from vr_eval.probes.summary import Answers, long_table, questions_of
 from vr_eval.probes.tables import dense_table, drop_table, pair_table
 from vr_eval.records.json_file import plain
-from vr_eval.report.html import STYLE, framed, page_templates
-from vr_eval.report.notation import visible
-from vr_eval.report.svg import Drawing, drawing
-from vr_eval.report.tables import RANDOM_WEIGHTS, Table
-from vr_eval.report.text import to_csv
+from vr_eval.reporting.html import STYLE, framed, page_templates
+from vr_eval.reporting.notation import visible
+from vr_eval.reporting.svg import Drawing, drawing
+from vr_eval.reporting.tables import RANDOM_WEIGHTS, Table
+from vr_eval.reporting.text import to_csv
 
 _EXTRA = """
 .heat .wide, .heat .narrow { overflow-x: auto; }

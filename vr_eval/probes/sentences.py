@@ -8,7 +8,7 @@ from vr_eval.probes.about import ProbedCell
 from vr_eval.probes.records import ProbeRun
 from vr_eval.probes.summary import Answers, Dense, cells_of
 from vr_eval.probes.tapnames import REFUSION
-from vr_eval.report.notation import interval, plural, points, signed
+from vr_eval.reporting.notation import interval, plural, points, signed
 from vr_eval.stats import Estimate
 
 Measured = tuple[ProbedCell, Estimate]

@@ -8,9 +8,9 @@ from vr_eval.probes.about import ProbedCell
 from vr_eval.probes.records import ProbeRun
 from vr_eval.probes.summary import Answers, Dense, cells_of, marks
 from vr_eval.probes.tapnames import OUT, PROJECTOR
-from vr_eval.report.columns import Column, Entry
-from vr_eval.report.notation import interval, points, signed, visible
-from vr_eval.report.tables import Row, Table
+from vr_eval.reporting.columns import Column, Entry
+from vr_eval.reporting.notation import interval, points, signed, visible
+from vr_eval.reporting.tables import Row, Table
 from vr_eval.stats import Estimate
 
 _PAIRED = "* the interval excludes zero, ** it still does after Holm's correction over the column."

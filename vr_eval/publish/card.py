@@ -11,10 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vr_eval.methods.registry import METHODS, PACKAGES
 from vr_eval.publish.chosen import Chosen
-from vr_eval.report.compose import run_table
-from vr_eval.report.provenance import machines
-from vr_eval.report.tables import Table
-from vr_eval.report.text import to_markdown
+from vr_eval.reporting.compose import run_table
+from vr_eval.reporting.provenance import machines
+from vr_eval.reporting.tables import Table
+from vr_eval.reporting.text import to_markdown
 
 TEMPLATES = Path(__file__).parent / "templates"
 _LONGEST = 200

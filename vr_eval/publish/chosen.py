@@ -11,7 +11,7 @@ from vr_eval.checksums import MANIFEST, read_manifest
 from vr_eval.config.checkpoint_folders import checkpoint_named
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.records.cell import CellRecord
-from vr_eval.report.source import Source, read_run
+from vr_eval.reporting.source import Source, read_run
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ def _forget(
 ) -> None:
     """Say which tasks have changed, and take away what was kept of them."""
     for task, (what, cells) in _by_task(changed).items():
-        from vr_eval.report.images import forget_images
+        from vr_eval.reporting.images import forget_images
 
         before = f"{what} changed since {cells} of {len(grid.cells)} cells answered it"
         Progress.say(f"{task}: {before}; {asked_again(what)}")
@@ -227,7 +227,7 @@ def _sort_out(run_dir: Path, current: set[str]) -> None:
 
 def _report(run_dir: Path, grid: Grid, tasks: Any) -> None:
     """Records, images and report of what is evaluated so far; the table goes to stdout."""
-    from vr_eval.report import build, render_terminal, run_table
+    from vr_eval.reporting import build, render_terminal, run_table
     from vr_eval.runs.images import keep_images
     from vr_eval.runs.records import write_records
 

@@ -11,7 +11,7 @@ import pandas as pd
 from vr_eval.catalog.tasks import Folders
 from vr_eval.errors import InputError
 from vr_eval.records.columns import CLUSTER, DOC_ID, TASK
-from vr_eval.report import choose_samples, has_images, save_images
+from vr_eval.reporting import choose_samples, has_images, save_images
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vr_eval.methods.registry import METHODS, NONE
-from vr_eval.report.columns import Built, Column, Entry, build_column
-from vr_eval.report.definition import Definition
-from vr_eval.report.notation import NOTHING, listing, plural, visible
-from vr_eval.report.scores import Scores
+from vr_eval.reporting.columns import Built, Column, Entry, build_column
+from vr_eval.reporting.definition import Definition
+from vr_eval.reporting.notation import NOTHING, listing, plural, visible
+from vr_eval.reporting.scores import Scores
 
 RANDOM_WEIGHTS = "Random weights: tower and decoder were drawn from a seed, and no score here means anything."
 _ALWAYS = ("method", "average", "questions", "coverage")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from vr_eval.report.definition import Definition
-from vr_eval.report.difference_figure import draw_differences
-from vr_eval.report.score_figure import draw_scores
-from vr_eval.report.scores import Scores
-from vr_eval.report.svg import Drawing, drawing
+from vr_eval.reporting.definition import Definition
+from vr_eval.reporting.difference_figure import draw_differences
+from vr_eval.reporting.score_figure import draw_scores
+from vr_eval.reporting.scores import Scores
+from vr_eval.reporting.svg import Drawing, drawing
 
 
 def draw_figures(scores: Scores, definition: Definition) -> list[Drawing]:

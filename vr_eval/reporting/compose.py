@@ -6,19 +6,19 @@ from pathlib import Path
 
 from vr_eval.files import write_atomic
 from vr_eval.records.folder import RunFolder
-from vr_eval.report.answer import answer
-from vr_eval.report.definition import Definition, find_definition, read_definition
-from vr_eval.report.figures import draw_figures
-from vr_eval.report.html import Page, render, samples_json
-from vr_eval.report.images import Album, kept_images
-from vr_eval.report.kinds import kind_tables
-from vr_eval.report.notation import visible
-from vr_eval.report.provenance import decodings, headline_facts, machine_notes, read_sources
-from vr_eval.report.samples import choose_samples, describe_choice, read_samples
-from vr_eval.report.scores import Scores, read_scores
-from vr_eval.report.source import Source, read_run
-from vr_eval.report.tables import RANDOM_WEIGHTS, Table, build_table
-from vr_eval.report.text import to_csv, to_latex, to_markdown
+from vr_eval.reporting.answer import answer
+from vr_eval.reporting.definition import Definition, find_definition, read_definition
+from vr_eval.reporting.figures import draw_figures
+from vr_eval.reporting.html import Page, render, samples_json
+from vr_eval.reporting.images import Album, kept_images
+from vr_eval.reporting.kinds import kind_tables
+from vr_eval.reporting.notation import visible
+from vr_eval.reporting.provenance import decodings, headline_facts, machine_notes, read_sources
+from vr_eval.reporting.samples import choose_samples, describe_choice, read_samples
+from vr_eval.reporting.scores import Scores, read_scores
+from vr_eval.reporting.source import Source, read_run
+from vr_eval.reporting.tables import RANDOM_WEIGHTS, Table, build_table
+from vr_eval.reporting.text import to_csv, to_latex, to_markdown
 
 
 def build(run_dir: Path) -> Path:

@@ -17,8 +17,8 @@ import pandas as pd
 from vr_eval.catalog.official_tasks import OFFICIAL
 from vr_eval.methods.registry import NONE
 from vr_eval.records.columns import CELL_ID, CLUSTER, DOC_ID, FAILURE, KIND, LATENCY_MS, METRIC, SCORE, SUITE, TASK
-from vr_eval.report.configurations import Configuration, read_configurations
-from vr_eval.report.source import Source
+from vr_eval.reporting.configurations import Configuration, read_configurations
+from vr_eval.reporting.source import Source
 from vr_eval.stats import (
     Estimate,
     FloatArray,

@@ -11,9 +11,9 @@ from itertools import groupby
 
 from vr_eval.errors import sanitize_terminal
 from vr_eval.records.columns import FAILURE, IS_BASELINE, LABEL, RANDOM, WEIGHTS
-from vr_eval.report.columns import Column, Entry
-from vr_eval.report.notation import MINUS, NOTHING, points
-from vr_eval.report.tables import RANDOM_WEIGHTS, Row, Table
+from vr_eval.reporting.columns import Column, Entry
+from vr_eval.reporting.notation import MINUS, NOTHING, points
+from vr_eval.reporting.tables import RANDOM_WEIGHTS, Row, Table
 
 TERMINAL_WIDTH = 100
 LONGEST_NAME = 40

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from vr_eval.report.configurations import Configuration
-from vr_eval.report.definition import Definition
-from vr_eval.report.notation import NOTHING, amount, interval, margin, points, share, signed, visible
-from vr_eval.report.scores import Scores
+from vr_eval.reporting.configurations import Configuration
+from vr_eval.reporting.definition import Definition
+from vr_eval.reporting.notation import NOTHING, amount, interval, margin, points, share, signed, visible
+from vr_eval.reporting.scores import Scores
 from vr_eval.stats import Estimate, holm
 
 LEVEL = 0.05

@@ -18,15 +18,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from vr_eval.report.columns import Column, row_name
-from vr_eval.report.definition import Definition
-from vr_eval.report.images import Album
-from vr_eval.report.notation import signed, visible
-from vr_eval.report.provenance import Sources
-from vr_eval.report.samples import Choice, Sample
-from vr_eval.report.scores import Scores
-from vr_eval.report.svg import Drawing
-from vr_eval.report.tables import Table
+from vr_eval.reporting.columns import Column, row_name
+from vr_eval.reporting.definition import Definition
+from vr_eval.reporting.images import Album
+from vr_eval.reporting.notation import signed, visible
+from vr_eval.reporting.provenance import Sources
+from vr_eval.reporting.samples import Choice, Sample
+from vr_eval.reporting.scores import Scores
+from vr_eval.reporting.svg import Drawing
+from vr_eval.reporting.tables import Table
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLE = "style.css.j2"

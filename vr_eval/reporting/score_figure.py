@@ -20,13 +20,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from vr_eval.methods.registry import NONE
-from vr_eval.report import svg
-from vr_eval.report.columns import row_name
-from vr_eval.report.configurations import Configuration
-from vr_eval.report.definition import Definition
-from vr_eval.report.notation import plural, points
-from vr_eval.report.scores import Scores
-from vr_eval.report.svg import INK, MUTED, NARROW_PX, PAPER, RULE, WIDE_PX, Drawing
+from vr_eval.reporting import svg
+from vr_eval.reporting.columns import row_name
+from vr_eval.reporting.configurations import Configuration
+from vr_eval.reporting.definition import Definition
+from vr_eval.reporting.notation import plural, points
+from vr_eval.reporting.scores import Scores
+from vr_eval.reporting.svg import INK, MUTED, NARROW_PX, PAPER, RULE, WIDE_PX, Drawing
 from vr_eval.stats import Estimate
 
 SHOWN = 18

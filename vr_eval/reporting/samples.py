@@ -24,7 +24,7 @@ from vr_eval.records.columns import (
     TASK,
 )
 from vr_eval.records.frame import check_records
-from vr_eval.report.notation import visible
+from vr_eval.reporting.notation import visible
 
 PER_TASK = 48
 SAMPLES = 480

@@ -11,12 +11,12 @@ from vr_eval.config.decoding import Decoding
 from vr_eval.records.columns import CELL_ID, FAILURE, RUN_ID
 from vr_eval.records.folder import RunFolder
 from vr_eval.records.json_file import plain
-from vr_eval.report.columns import row_name
-from vr_eval.report.configurations import Configuration
-from vr_eval.report.definition import Citation, Definition
-from vr_eval.report.notation import listing, plural, share, visible
-from vr_eval.report.scores import Scores
-from vr_eval.report.source import Source
+from vr_eval.reporting.columns import row_name
+from vr_eval.reporting.configurations import Configuration
+from vr_eval.reporting.definition import Citation, Definition
+from vr_eval.reporting.notation import listing, plural, share, visible
+from vr_eval.reporting.scores import Scores
+from vr_eval.reporting.source import Source
 
 SHOWN_FACTS = 80
 

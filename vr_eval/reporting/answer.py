@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from vr_eval.report.columns import option_text, row_name
-from vr_eval.report.configurations import Configuration
-from vr_eval.report.definition import Definition
-from vr_eval.report.notation import interval, plural, points, signed
-from vr_eval.report.scores import Pair, Scores
+from vr_eval.reporting.columns import option_text, row_name
+from vr_eval.reporting.configurations import Configuration
+from vr_eval.reporting.definition import Definition
+from vr_eval.reporting.notation import interval, plural, points, signed
+from vr_eval.reporting.scores import Pair, Scores
 from vr_eval.stats import Estimate
 
 _SHOWN_VARIANTS = 3

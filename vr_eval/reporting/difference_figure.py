@@ -8,13 +8,13 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from vr_eval.report.answer import variant_name, variants_of_refusion
-from vr_eval.report.columns import row_name
-from vr_eval.report.definition import Definition
-from vr_eval.report.notation import listing, plural, signed
-from vr_eval.report.score_figure import projector_colours
-from vr_eval.report.scores import Pair, Scores
-from vr_eval.report.svg import (
+from vr_eval.reporting.answer import variant_name, variants_of_refusion
+from vr_eval.reporting.columns import row_name
+from vr_eval.reporting.definition import Definition
+from vr_eval.reporting.notation import listing, plural, signed
+from vr_eval.reporting.score_figure import projector_colours
+from vr_eval.reporting.scores import Pair, Scores
+from vr_eval.reporting.svg import (
     INK,
     MUTED,
     NARROW_PX,

@@ -11,7 +11,7 @@ from vr_eval.config.identity import flat
 from vr_eval.methods.registry import NONE
 from vr_eval.records.cell import CellRecord
 from vr_eval.records.columns import CELL_ID, FAILURE
-from vr_eval.report.source import Source
+from vr_eval.reporting.source import Source
 
 
 @dataclass(frozen=True)

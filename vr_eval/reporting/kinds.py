@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from vr_eval.report.columns import Column, Entry, row_name, score_entry
-from vr_eval.report.definition import Definition
-from vr_eval.report.notation import plural, visible
-from vr_eval.report.scores import Scores, Task
-from vr_eval.report.tables import Row, Table
+from vr_eval.reporting.columns import Column, Entry, row_name, score_entry
+from vr_eval.reporting.definition import Definition
+from vr_eval.reporting.notation import plural, visible
+from vr_eval.reporting.scores import Scores, Task
+from vr_eval.reporting.tables import Row, Table
 
 SHOWN_KINDS = 24
 
