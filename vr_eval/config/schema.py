@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vr_eval.catalog.fields import FieldInfo, allowed_of, described, info_of
+from vr_eval.catalog.fields import FieldInfo, described, info_of
 from vr_eval.catalog.frozen import FrozenDict
 from vr_eval.catalog.recipe import STAGES, Recipe
 from vr_eval.catalog.tiling import TILINGS, Tiling
 from vr_eval.config.backbone_keys import FROM, SCHEME, TILING, DescribedBackbone
 from vr_eval.config.decoding import Decoding
 from vr_eval.config.document import Node
+from vr_eval.config.key_text import REQUIRED, default_of, fields_text, key_text
 from vr_eval.methods.spec import MethodFile
 
 MAX_CELLS = 2_000
@@ -25,8 +25,6 @@ MAX_EXCLUDED = 200
 
 MAX_SEED = 2**32 - 1
 """Largest seed that numpy takes."""
-
-_REQUIRED = "must be given"
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 NAME_ALLOWED = "letters, digits, dot, dash and underscore; at most 64, the first a letter or digit"
@@ -45,12 +43,12 @@ class Row:
 class GridFile:
     """A grid file as it was written, every value checked by itself."""
 
-    name: str = described("", "names the run directory, runs/NAME", example="name: projectors", default_note=_REQUIRED)
+    name: str = described("", "names the run directory, runs/NAME", example="name: projectors", default_note=REQUIRED)
     backbone: str = described(
         "",
         "vision tower and decoder: a name, or a mapping that describes one of your own (its keys are below)",
         example="backbone: micro",
-        default_note=_REQUIRED,
+        default_note=REQUIRED,
     )
     seeds: tuple[int, ...] = described(
         (0,), "every configuration runs once per seed", example="seeds: [0, 1]", minimum=0, maximum=MAX_SEED
@@ -131,7 +129,7 @@ class GridFile:
 
 ROW_KEYS: Mapping[str, FieldInfo] = FrozenDict(
     {
-        "projector": FieldInfo("how patches become vision tokens", default_note=_REQUIRED),
+        "projector": FieldInfo("how patches become vision tokens", default_note=REQUIRED),
         "ratio": FieldInfo(
             "compression: 4 keeps 1/4 of the vision tokens",
             example="ratio: 4",
@@ -162,52 +160,25 @@ def document_keys(width: int = 100) -> str:
     """Every key of a grid file, what it means, what it takes and its default, as text for a terminal."""
     lines = ["Keys of a grid file (--set KEY=VALUE sets any of them, e.g. --set recipe.stage2.steps=50):", ""]
     for field in dataclasses.fields(GridFile):
-        lines += _entry(field.name, info_of(field), _default(field), "", width)
+        lines += key_text(field.name, info_of(field), default_of(field), "", width)
     lines += ["", "Keys of grid, and of the rows of cells, exclude and baseline:", ""]
     for name, info in ROW_KEYS.items():
-        lines += _entry(name, info, info.default_note, "", width)
+        lines += key_text(name, info, info.default_note, "", width)
     lines += ["", "Keys of recipe:", ""]
-    lines += _entry("from", _FROM, "none", "", width)
-    lines += _fields(Recipe, width)
+    lines += key_text("from", _FROM, "none", "", width)
+    lines += fields_text(Recipe, width)
     for name, stage in STAGES.items():
         lines += ["", f"Keys of recipe.{name}:", ""]
-        lines += _fields(stage, width)
+        lines += fields_text(stage, width)
     lines += ["", "Keys of decoding:", ""]
-    lines += _fields(Decoding, width)
+    lines += fields_text(Decoding, width)
     lines += ["", "Keys of backbone, where it is a mapping:", ""]
-    lines += _entry("from", FROM, _REQUIRED, "", width)
-    lines += _fields(DescribedBackbone, width)
-    lines += _entry("tiling", TILING, TILING.default_note, "", width)
+    lines += key_text("from", FROM, REQUIRED, "", width)
+    lines += fields_text(DescribedBackbone, width)
+    lines += key_text("tiling", TILING, TILING.default_note, "", width)
     lines += ["", "Keys of backbone.tiling:", ""]
-    lines += _entry("scheme", SCHEME, SCHEME.default_note, "", width)
-    lines += _fields(Tiling, width)
+    lines += key_text("scheme", SCHEME, SCHEME.default_note, "", width)
+    lines += fields_text(Tiling, width)
     for kind in TILINGS.values():
-        lines += _fields(kind, width, inherited=Tiling)
+        lines += fields_text(kind, width, inherited=Tiling)
     return "\n".join(lines)
-
-
-def _fields(owner: type, width: int, inherited: type | None = None) -> Iterator[str]:
-    """The fields of a dataclass, without those `inherited` from another."""
-    known = {field.name for field in dataclasses.fields(inherited)} if inherited else set()
-    for field in dataclasses.fields(owner):
-        if field.name not in known:
-            yield from _entry(field.name, info_of(field), _default(field), allowed_of(owner, field.name), width)
-
-
-def _entry(name: str, info: FieldInfo, default: str, allowed: str, width: int) -> Iterator[str]:
-    text = info.help
-    if allowed:
-        text += f": {allowed}"
-    text += " (must be given)" if default == _REQUIRED else f" (default: {default})"
-    indent = " " * 18
-    yield from textwrap.wrap(text, width, initial_indent=f"  {name:<15} ", subsequent_indent=indent)
-    if info.example:
-        yield f"{indent}{info.example}"
-
-
-def _default(field: dataclasses.Field[Any]) -> str:
-    note = info_of(field).default_note
-    if note:
-        return note
-    value = field.default
-    return str(list(value)) if isinstance(value, tuple) else str(value)

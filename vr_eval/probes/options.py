@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vr_eval.catalog.fields import allowed_of, described, info_of
+from vr_eval.catalog.fields import described
+from vr_eval.config.key_text import REQUIRED, fields_text
 
 DATA = ("glyphs", "digits", "tiny_imagenet")
-REQUIRED = "must be given"
 
 
 @dataclass(frozen=True)
@@ -85,21 +83,5 @@ def probe_keys() -> tuple[str, ...]:
 
 def document_keys(width: int = 100) -> str:
     """Every key of a probe file, what it means, what it takes and its default, as text for a terminal."""
-    lines = ["Keys of a probe file (--set KEY=VALUE sets any of them, e.g. --set train_per_class=10):", ""]
-    for field in dataclasses.fields(ProbeFile):
-        lines += _entry(field, width)
-    return "\n".join(lines)
-
-
-def _entry(field: dataclasses.Field[object], width: int) -> Iterator[str]:
-    info = info_of(field)
-    if info.default_note == REQUIRED:
-        default = f" ({REQUIRED})"
-    else:
-        value = list(field.default) if isinstance(field.default, tuple) else field.default
-        default = f" (default: {info.default_note or value})"
-    text = f"{info.help}: {allowed_of(ProbeFile, field.name).removesuffix(', or null')}{default}"
-    indent = " " * 20
-    yield from textwrap.wrap(text, width, initial_indent=f"  {field.name:<17} ", subsequent_indent=indent)
-    if info.example:
-        yield f"{indent}{info.example}"
+    head = "Keys of a probe file (--set KEY=VALUE sets any of them, e.g. --set train_per_class=10):"
+    return "\n".join([head, "", *fields_text(ProbeFile, width)])
