@@ -22,6 +22,7 @@ from vr_eval.listing import list_ablations, list_backbones, list_methods
 from vr_eval.methods.registry import METHODS
 from vr_eval.runs.plan import duration, plan_grid
 
+ROOT = Path(__file__).resolve().parents[2]
 Load = Callable[..., Grid]
 
 
@@ -65,16 +66,25 @@ def test_checkpoints_are_found_only_when_they_are_complete(load: Load, tmp_path:
 
 def test_answers_in_the_run_directory_are_counted(load: Load, tmp_path: Path) -> None:
     grid = load(PRODUCT, limit=50)
-    done, begun = grid.cells[0], grid.cells[1]
-    cells = tmp_path / "elsewhere" / "cells"
-    for cell in (done, begun):
-        (cells / cell_id(cell, grid)).mkdir(parents=True)
-    (cells / cell_id(done, grid) / "metrics.json").write_text("{}")
-    (cells / cell_id(begun, grid) / "answers.jsonl").write_text("{}\n{}\n{}\n{tor")
+    done, begun, failed = (tmp_path / "elsewhere" / "cells" / cell_id(cell, grid) for cell in grid.cells[:3])
+    real = sorted((ROOT / "reports" / "demo" / "projectors" / "cells").iterdir())[0]
+    for folder in (done, failed):
+        shutil.copytree(real, folder)
+        (folder / "samples.parquet").touch()
+    metrics = json.loads((failed / "metrics.json").read_text())
+    (failed / "metrics.json").write_text(json.dumps({**metrics, "failures": 1}))
+    lines = [
+        json.dumps({"task": "vr_micro_ocr", "doc_id": number, "prompt": "p", "answer": "a", "failure": failure})
+        for number, failure in [(0, ""), (1, ""), (2, "out of memory"), (2, ""), (3, "out of memory")]
+    ]
+    for folder, torn in ((begun, '{"task": "vr_micro_ocr", "doc'), (failed, "")):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "answers.jsonl").write_text("\n".join([*lines, torn]))
     plan = plan_grid(grid, tmp_path / "elsewhere")
-    assert [(cell.cached, cell.questions) for cell in plan.cells][:3] == [(200, 200), (3, 200), (0, 200)]
+    assert [(cell.cached, cell.questions) for cell in plan.cells][:4] == [(200, 200), (3, 200), (3, 200), (0, 200)]
+    assert [cell.complete for cell in plan.cells][:4] == [True, False, False, False]
     assert plan.cells[0].evaluate_seconds == 0
-    assert plan.cells[1].evaluate_seconds == pytest.approx(1.97)
+    assert plan.cells[1].evaluate_seconds == plan.cells[2].evaluate_seconds == pytest.approx(1.97)
 
 
 def test_a_checkpoint_that_two_cells_share_is_trained_once(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:

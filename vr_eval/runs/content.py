@@ -44,12 +44,15 @@ def renew(folder: CellFolder, now: Mapping[str, Content]) -> None:
 
 
 def answers_left(folder: CellFolder, stale: Container[str]) -> int:
-    """Answers in a cell's journal that are not of `stale` tasks."""
+    """Questions of tasks not `stale` that have an answer in a cell's journal; one that failed is asked again."""
     try:
-        lines = folder.journal.read_bytes().splitlines(keepends=True)
+        lines = folder.journal.read_bytes().splitlines()
     except OSError:  # not started
         return 0
-    return sum(line.endswith(b"\n") and _read(line).get("task") not in stale for line in lines)
+    answered = {}  # the last line on a question counts
+    for entry in map(_read, lines):
+        answered[entry.get("task"), entry.get("doc_id"), entry.get("prompt")] = entry.get("failure") == ""
+    return sum(done for (task, *_), done in answered.items() if task not in stale)
 
 
 def _may_stay(line: bytes, stale: Mapping[str, str]) -> bool:

@@ -266,7 +266,7 @@ def _plan_cell(
     questions = _total(questions_of(task, backbone, grid.limit, grid.tasks_path) for _, task in grid.tasks)
     folder = RunFolder(run_dir).cell(result)
     stale = changed_since(folder, content)
-    evaluated, begun = folder.metrics.is_file() and not stale, answers_left(folder, stale)
+    evaluated, begun = folder.complete and not stale, answers_left(folder, stale)
     cached = begun if questions is None else questions if evaluated else min(begun, questions)
     to_train = state == "to train" and name not in training
     return PlannedCell(
