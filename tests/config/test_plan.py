@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.config.folders import finished_cell
 from tests.config.grid_texts import MINIMAL, PRODUCT
 from vr_eval import paths
 from vr_eval.catalog.backbones import BACKBONES, MICRO
@@ -22,7 +23,6 @@ from vr_eval.listing import list_ablations, list_backbones, list_methods
 from vr_eval.methods.registry import METHODS
 from vr_eval.runs.plan import duration, plan_grid
 
-ROOT = Path(__file__).resolve().parents[2]
 Load = Callable[..., Grid]
 
 
@@ -67,10 +67,8 @@ def test_checkpoints_are_found_only_when_they_are_complete(load: Load, tmp_path:
 def test_answers_in_the_run_directory_are_counted(load: Load, tmp_path: Path) -> None:
     grid = load(PRODUCT, limit=50)
     done, begun, failed = (tmp_path / "elsewhere" / "cells" / cell_id(cell, grid) for cell in grid.cells[:3])
-    real = sorted((ROOT / "reports" / "demo" / "projectors" / "cells").iterdir())[0]
     for folder in (done, failed):
-        shutil.copytree(real, folder)
-        (folder / "samples.parquet").touch()
+        finished_cell(folder)
     metrics = json.loads((failed / "metrics.json").read_text())
     (failed / "metrics.json").write_text(json.dumps({**metrics, "failures": 1}))
     lines = [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.config.folders import finished_cell
 from vr_eval import paths
 from vr_eval.catalog.backbones import BACKBONES, MICRO
 from vr_eval.catalog.official_tasks import OFFICIAL, packaged_files
@@ -48,9 +49,7 @@ def test_a_size_that_nobody_states_is_no_number(tmp_path: Path) -> None:
     assert "questions of seedbench: unknown before its data is opened" in text
     assert "at least 2,374 questions a cell" in text
     assert json.loads(plan.to_json())["cells"][0]["questions"] is None
-    folder = run / "cells" / cell_id(grid.cells[0], grid)
-    folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text("{}")
+    finished_cell(run / "cells" / cell_id(grid.cells[0], grid))
     done = plan_grid(grid, run)
     assert done.cells[0].complete
     assert (done.cells[0].evaluate_seconds, "1 cells: 1 answered" in done.to_text()) == (0, True)
