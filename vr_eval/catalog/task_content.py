@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from vr_eval.catalog.official_tasks import packaged_files
-from vr_eval.catalog.tasks import Folders, included_files, task_fields, task_files
+from vr_eval.catalog.tasks import Folders, SafeLoader, included_files, task_fields, task_files
 from vr_eval.hashes import sha256, spread
 
 Content = Mapping[str, str]
@@ -129,7 +129,7 @@ def _meaning(path: Path, size: int, modified: int) -> str:
     text = path.read_text(encoding="utf-8", errors="replace")
     if path.suffix == ".py":
         return _without_comments(text)
-    return json.dumps(_plain(yaml.compose(text, Loader=yaml.SafeLoader)), sort_keys=True)
+    return json.dumps(_plain(yaml.compose(text, Loader=SafeLoader)), sort_keys=True)
 
 
 def _without_comments(source: str) -> str:
