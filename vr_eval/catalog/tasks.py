@@ -17,7 +17,6 @@ from vr_eval.catalog.official_tasks import OFFICIAL, definition_version, package
 from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.files import read_text
 
-
 SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, which every wheel of PyYAML has: ten times as fast, and a plan reads a file for each task."""
 
