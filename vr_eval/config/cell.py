@@ -18,6 +18,11 @@ SEAMS = ("projector", "refusion", "pruning", "image")
 """As rows name them: the one that every cell fills first."""
 
 
+def filled(model: object) -> tuple[str, ...]:
+    """The methods that stand in the seams of a cell, a record or a model's configuration, in the order of ``SEAMS``."""
+    return tuple(name for seam in SEAMS if (name := getattr(model, seam)) != NONE)
+
+
 @dataclass(frozen=True)
 class Cell:
     """What is trained and evaluated as one; equal cells have equal results.
@@ -98,7 +103,7 @@ class Cell:
     @property
     def methods(self) -> tuple[MethodSpec, ...]:
         """The methods in its seams, in the order of ``SEAMS``, empty seams left out."""
-        return tuple(METHODS[name] for seam in SEAMS if (name := getattr(self, seam)) != NONE)
+        return tuple(METHODS[name] for name in filled(self))
 
     def resolved(self, method: str) -> Options:
         """All options of one of its methods, with every default resolved for this backbone."""

@@ -17,10 +17,10 @@ from transformers import AutoProcessor
 
 from vr_eval.catalog.backbone import Loading, Source
 from vr_eval.checksums import FILES, MANIFEST, check_files, file_hashes, read_manifest
-from vr_eval.config.cell import SEAMS
+from vr_eval.config.cell import filled
 from vr_eval.errors import InputError, Problem
 from vr_eval.files import write_atomic
-from vr_eval.methods.registry import METHODS, NONE, PACKAGES
+from vr_eval.methods.registry import METHODS, PACKAGES
 from vr_eval.methods.spec import MethodFile
 from vr_eval.models.config import LVLMConfig
 from vr_eval.models.generation import only_tokens
@@ -144,14 +144,9 @@ def load_checkpoint(folder: Path, expect: str | None = None, loading: Loading | 
     return model.eval(), processor
 
 
-def _methods(config: LVLMConfig) -> list[str]:
-    """The names in its seams, empty ones left out."""
-    return [name for seam in SEAMS if (name := getattr(config, seam)) != NONE]
-
-
 def _origins(config: LVLMConfig) -> dict[str, dict[str, Any]]:
     """Where the methods of a model come from that are none of this project's: packages, and files with their hashes."""
-    names = _methods(config)
+    names = filled(config)
     files = {name: file for name in names if (file := METHODS[name].file) is not None}
     origins: dict[str, dict[str, Any]] = {
         "packages": {name: PACKAGES[name] for name in names if name in PACKAGES},
@@ -162,7 +157,7 @@ def _origins(config: LVLMConfig) -> dict[str, dict[str, Any]]:
 
 def _check_methods(config: LVLMConfig, folder: Path, manifest: dict[str, Any]) -> None:
     """A checkpoint may hold the method of a package or a file that is not here, or is another one: it says which."""
-    for name in _methods(config):
+    for name in filled(config):
         stated = _stated_file(folder, manifest, name)
         here = METHODS[name].file if name in METHODS else None
         if stated is not None and stated["sha256"] != (here.hash if here is not None else None):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from vr_eval.config.cell import SEAMS, Cell
+from vr_eval.config.cell import Cell, filled
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
 from vr_eval.methods.registry import NONE
@@ -110,7 +110,7 @@ class CellColumns:
     @property
     def methods(self) -> tuple[str, ...]:
         """Its projector and what was added to it."""
-        return tuple(name for seam in SEAMS if (name := getattr(self, seam)) != NONE)
+        return filled(self)
 
 
 @dataclass(frozen=True, kw_only=True)

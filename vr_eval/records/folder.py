@@ -65,9 +65,11 @@ class CellFolder:
     @property
     def complete(self) -> bool:
         """Whether every question has an answer and the records can be read, so that nothing is left to do."""
+        if not self.evaluated:
+            return False
         try:
             CellRecord.read(self.about if self.about.is_file() else self.aside)
-            return self.evaluated and MetricsRecord.read(self.metrics).failures == 0
+            return MetricsRecord.read(self.metrics).failures == 0
         except InputError:
             return False
 

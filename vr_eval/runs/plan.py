@@ -266,8 +266,12 @@ def _plan_cell(
     questions = _total(questions_of(task, backbone, grid.limit, grid.tasks_path) for _, task in grid.tasks)
     folder = RunFolder(run_dir).cell(result)
     stale = changed_since(folder, content)
-    evaluated, begun = folder.complete and not stale, answers_left(folder, stale)
-    cached = begun if questions is None else questions if evaluated else min(begun, questions)
+    evaluated = folder.complete and not stale
+    if evaluated and questions is not None:
+        cached = questions  # without reading its journal, which may be long
+    else:
+        begun = answers_left(folder, stale)
+        cached = begun if questions is None else min(begun, questions)
     to_train = state == "to train" and name not in training
     return PlannedCell(
         label=cell.label,
