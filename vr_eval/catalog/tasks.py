@@ -18,7 +18,7 @@ from vr_eval.errors import InputError, Problem, nearest
 from vr_eval.files import read_text
 
 SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's, which every wheel of PyYAML has: ten times as fast, and a plan reads a file for each task."""
+"""libyaml's, where PyYAML has it: it is written in C, and a plan reads a file for each task."""
 
 
 class _TaskLoader(SafeLoader):
