@@ -66,6 +66,12 @@ def test_answers_do_not_depend_on_the_batch(
     assert len(set(texts(alone))) > len(alone) / 2  # a model that says one thing would prove nothing
 
 
+def test_answers_say_whether_other_workers_may_have_shared_the_machine(lvlm: LVLM, reader: LlavaProcessor) -> None:
+    asked = [question(0, 0), question(1, 1)]
+    assert [answer.shared for answer in Answerer(lvlm, reader, shared=True).answer(asked)] == [True, True]
+    assert [answer.shared for answer in Answerer(lvlm, reader).answer(asked)] == [False, False]
+
+
 def test_the_prompt_is_the_one_of_training(lvlm: LVLM, reader: LlavaProcessor) -> None:
     asked = prepare(messages("which code?", 0), reader, lvlm)
     trained = encode(reader.tokenizer, [("which code?", "42")], lvlm.tokens_per_image)

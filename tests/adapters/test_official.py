@@ -154,6 +154,15 @@ def test_a_question_scored_together_is_shown_whole(place: Path) -> None:
     assert first.answer.text == "yes / No."
     assert first.target == "Yes / No"
     assert first.answer.new_tokens == 4
+    assert not first.answer.shared
+
+
+def test_a_question_scored_together_was_measured_beside_others_if_a_part_was(place: Path) -> None:
+    case = BY_NAME["mme"]
+    write_official(place, case)
+    answers: list[Any] = [*case.answers]
+    answers[1] = Answer(case.answers[1], 1.0, 2, shared=True)
+    assert [scored.answer.shared for scored in say(replace(case, answers=answers))[0].questions][:2] == [True, False]
 
 
 MISSING = [

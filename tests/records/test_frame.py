@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -39,6 +40,30 @@ def test_older_records_are_of_real_weights(records: pd.DataFrame, tmp_path: Path
     assert set(read_records(tmp_path).weights) == {"real"}
     mixed = records.assign(weights=["random", *[None] * (len(records) - 1)])
     assert set(check_records(mixed).weights) == {"random", "real"}
+
+
+def test_older_records_and_samples_were_measured_alone(records: pd.DataFrame) -> None:
+    checked = check_records(records)
+    assert checked.shared.dtype == bool
+    assert not checked.shared.any()
+    cell = next(cells_of(checked, "file"))
+    samples = records[records.cell_id == cell.cell_id].drop(columns=[*vars(cell).keys() & set(records), "suite"])
+    assert "shared" not in samples
+    assert with_cell(samples, cell, {}).shared.tolist() == [False] * len(samples)
+
+
+@pytest.mark.parametrize("dtype", [object, "boolean", "category"])
+def test_what_was_measured_beside_others_is_true_or_false_whatever_the_file_holds(
+    records: pd.DataFrame, dtype: Any, tmp_path: Path
+) -> None:
+    values = pd.Series([True, False, None, *[None] * (len(records) - 3)], dtype=dtype)
+    write_frame(records.assign(shared=values), tmp_path / "records.parquet")
+    assert read_records(tmp_path).shared.tolist() == [True] + [False] * (len(records) - 1)
+    text = check_records(records.assign(shared="<script>")).shared
+    assert text.dtype == bool
+    write_frame(records.assign(shared=[[1, 2]] * len(records)), tmp_path / "records.parquet")
+    with pytest.raises(InputError, match="the file is broken"):
+        read_records(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,51 @@ def test_a_mark_says_whether_the_interval_excludes_zero_and_survives_holm(run_di
     assert {entry.mark for entry in entries} == {"", "*", "**"}
 
 
+def test_a_run_that_was_measured_alone_marks_no_time(run_dir: Path, report: str) -> None:
+    for name in ("report.html", "table.csv", "table.md", "table.tex"):
+        text = (run_dir / name).read_text(encoding="utf-8")
+        assert re.findall(r"†|throughput|\\dag|latency_mark", text) == []
+
+
+def test_a_row_measured_beside_other_workers_is_marked_in_all_formats(tmp_path: Path, records: pd.DataFrame) -> None:
+    wholly, partly = records.label == "avg_pool 1/4", records.label == "pixel_shuffle 1/4"
+    path = write_run(tmp_path / "run", records.assign(shared=wholly | (partly & (records.doc_id == 0))), images=False)
+    page = build(path).read_text(encoding="utf-8")
+    made = run_table(path)
+    marked = ["avg_pool 1/4", "pixel_shuffle 1/4"]
+    assert [row.label for row, entry in zip(made.rows, made.column("latency"), strict=True) if entry.mark] == marked
+    note = next(column.note for column in made.columns if column.key == "latency")
+    assert "throughput" in note
+    assert sum("throughput" in line for line in made.caption) == 1
+    place = [column.key for column in made.columns].index("latency")
+    markdown = [line.split(" | ") for line in (path / "table.md").read_text("utf-8").splitlines() if line[:2] == "| "]
+    latex = [line.split(" & ") for line in (path / "table.tex").read_text().splitlines() if line.endswith("\\\\")][-7:]
+    lines = list(csv.DictReader((path / "table.csv").open(encoding="utf-8")))
+    for number, (row, entry) in enumerate(zip(made.rows, made.column("latency"), strict=True)):
+        mark = "†" * (row.label in marked)
+        assert MainTable(page).rows[-7:][number][place].split() == [entry.text, *mark]
+        assert markdown[2:][number][place].rstrip(" |") == entry.text + mark
+        assert latex[number][place].removesuffix(" \\\\") == entry.text + r"$^{\dag{}}$" * bool(mark)
+        assert (float(lines[number]["latency"]), lines[number]["latency_mark"]) == (float(entry.text), mark)
+    assert "throughput" in (path / "table.md").read_text(encoding="utf-8")
+    assert r"\dag{} measured while several workers" in (path / "table.tex").read_text()
+    assert (path / "table.tex").read_text().isascii()
+    assert render_terminal(made).isascii()
+
+
+def test_only_what_counts_for_the_time_marks_it_and_a_time_that_is_the_same_everywhere_keeps_its_mark(
+    tmp_path: Path, records: pd.DataFrame
+) -> None:
+    failed = table(tmp_path / "failed", records.assign(shared=records.failure != ""))
+    assert {entry.mark for entry in failed.column("latency")} == {""}
+    same = table(tmp_path / "same", records.assign(shared=True, latency_ms=12.0))
+    assert "latency" not in [column.key for column in same.columns]
+    assert "ms / question 12.0†" in same.caption[-1]
+    assert any("throughput" in line for line in same.caption)
+    half = table(tmp_path / "half", records.assign(shared=records.is_baseline, latency_ms=12.0))
+    assert [entry.mark for entry in half.column("latency")] == ["†", *[""] * 6]
+
+
 def test_a_cell_that_failed_entirely_is_a_row_with_its_reason(tmp_path: Path, records: pd.DataFrame) -> None:
     failed = FakeCell("ldpv2").columns | {"status": "failed", "failure": "out of memory"}
     made = table(tmp_path, records, cells=[failed])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,19 @@ def test_what_was_answered_is_known_again_and_what_failed_is_not(path: Path) -> 
     assert again.get(question(0)) == GOOD
     assert again.get(question(1)) is None
     assert path.read_bytes().count(b"\n") == 2
+
+
+def test_an_answer_measured_beside_other_workers_says_so_and_others_keep_their_lines(path: Path) -> None:
+    Journal(path).add([question(0), question(1)], [GOOD, replace(GOOD, shared=True)])
+    again = Journal(path)
+    assert again.get(question(0)) == GOOD
+    assert again.get(question(1)) == replace(GOOD, shared=True)
+    alone, beside = map(json.loads, path.read_bytes().splitlines())
+    keys = ["task", "doc_id", "prompt", "answer", "latency_ms", "new_tokens", "failure"]
+    assert list(alone) == keys
+    assert list(beside) == [*keys, "shared"]
+    path.write_text(path.read_text().replace('"shared": true', '"shared": "<b>"'))
+    assert Journal(path).get(question(1)) == GOOD
 
 
 def test_another_prompt_or_decoding_is_another_question(path: Path) -> None:

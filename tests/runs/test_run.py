@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from vr_eval.config.identity import cell_id, checkpoint_id
 from vr_eval.errors import InputError, VrEvalError
 from vr_eval.models.features import FeatureStore
 from vr_eval.records.columns import COLUMNS
+from vr_eval.runs.evaluate import Session
 from vr_eval.runs.execute import run_grid, train_grid
 
 OUT = Path("runs/toys")
@@ -86,6 +88,21 @@ def test_records_hold_one_row_per_cell_and_question(grid: Grid) -> None:
             assert content["score"] == pytest.approx(100 * rows["score"].mean())
             assert content["score"] == pytest.approx(100 * content["lmms_eval"])
             assert (content["n"], content["coverage"], content["failures"]) == (QUESTIONS, 1.0, 0)
+
+
+def test_a_session_beside_others_says_so_in_the_records_and_older_samples_count_as_alone(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Session.__init__
+    monkeypatch.setattr(Session, "__init__", partialmethod(start, shared=True))
+    run_grid(grid)
+    assert records()["shared"].all()
+    older = folder(grid, 0) / "samples.parquet"
+    pd.read_parquet(older).drop(columns="shared").to_parquet(older)
+    monkeypatch.setattr(Session, "__init__", start)
+    run_grid(grid)
+    assert tuple(records().columns) == COLUMNS
+    assert records().groupby("cell_id", sort=False)["shared"].all().tolist() == [False, True]
 
 
 def test_the_tower_sees_an_image_once_for_all_cells(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,7 @@ class Answerer:
         log: Keeps answers while the evaluation runs, and knows those of an earlier run.
         decoding: How answers are generated, over what a task asks for.
         seed: Of the cell, where tokens are drawn.
+        shared: Other workers may be at work on this machine; its answers say so.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class Answerer:
         log: AnswerLog | None = None,
         decoding: Decoding | None = None,
         seed: int = 0,
+        shared: bool = False,
     ) -> None:
         self.model, self.processor = model, processor
         self.encoder = ImageEncoder(model, processor.image_processor, store or FeatureStore())
         self.batch_size = batch_size
         self.log = log
         self.decoding, self.seed = decoding or Decoding(), seed
+        self.shared = shared
         self._ends = end_tokens(model, processor)
         self._failures = _Failures(hopeless=True)
 
@@ -178,7 +181,7 @@ class Answerer:
             ended = (place for place, token in enumerate(row, start=1) if token in self._ends)
             length = next(ended, len(row))
             text = tokenizer.decode(row[:length], skip_special_tokens=True)
-            answers.append(Answer(rules.cut(text), latency_ms, length))
+            answers.append(Answer(rules.cut(text), latency_ms, length, shared=self.shared))
         return answers
 
     def _failed(self, error: Exception) -> Answer:

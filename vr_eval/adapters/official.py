@@ -215,6 +215,7 @@ def _joined(parts: Sequence[tuple[Mapping[str, Any], Answer]], failures: Sequenc
             latency_ms=math.nan if failures else fmean(answer.latency_ms for answer in answers),
             new_tokens=sum(answer.new_tokens for answer in answers),
             failure=failure,
+            shared=any(answer.shared for answer in answers),
         ),
         score=score,
     )

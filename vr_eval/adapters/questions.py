@@ -58,12 +58,14 @@ class Answer:
         latency_ms: Share of the batch's time in `generate`, without the tower, which cells share; NaN if it failed.
         new_tokens: Generated tokens, the end of the turn included.
         failure: `ExceptionName: message`, or empty.
+        shared: Other workers may have been at work on the machine: `latency_ms` is throughput, no latency.
     """
 
     text: str
     latency_ms: float
     new_tokens: int
     failure: str = ""
+    shared: bool = False
 
 
 class AnswerLog(Protocol):

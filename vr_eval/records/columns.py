@@ -37,6 +37,7 @@ TARGET: Final = "target"
 SCORE: Final = "score"
 FAILURE: Final = "failure"
 LATENCY_MS: Final = "latency_ms"
+SHARED: Final = "shared"
 RUN_ID: Final = "run_id"
 
 
@@ -126,6 +127,8 @@ class SampleColumns:
         score: 0 to 1; NaN where it failed.
         failure: Why there is no answer; empty if there is one.
         latency_ms: Wall time, NaN where it failed.
+        shared: Whether other workers may have been at work on the machine meanwhile: then `latency_ms` is throughput;
+            older files do not say: no.
         new_tokens: Tokens of the answer.
         run_id: The command that asked it.
     """
@@ -142,6 +145,7 @@ class SampleColumns:
     score: float
     failure: str
     latency_ms: float
+    shared: bool = False
     new_tokens: int
     run_id: str
 
@@ -151,7 +155,9 @@ SAMPLE_COLUMNS: Final = tuple(field.name for field in dataclasses.fields(SampleC
 COLUMNS: Final = (*CELL_COLUMNS, *SAMPLE_COLUMNS)
 """Of `records.parquet`, in order."""
 OLDER: Final[Mapping[str, Any]] = {
-    field.name: field.default for field in dataclasses.fields(CellColumns) if field.default is not dataclasses.MISSING
+    field.name: field.default
+    for field in (*dataclasses.fields(CellColumns), *dataclasses.fields(SampleColumns))
+    if field.default is not dataclasses.MISSING
 }
 """Columns that older files lack, with what they meant."""
 

@@ -16,7 +16,6 @@ from vr_eval.records.columns import (
     COLUMNS,
     DOC_ID,
     FAILURE,
-    IS_BASELINE,
     OLDER,
     SAMPLE_COLUMNS,
     SCORE,
@@ -57,7 +56,8 @@ def sample_frame(samples: Sequence[SampleColumns]) -> pd.DataFrame:
 
 def with_cell(samples: pd.DataFrame, cell: CellColumns, suites: Mapping[str, str]) -> pd.DataFrame:
     """The records of one cell from the samples that its folder keeps; `suites` maps its tasks to theirs."""
-    return samples.assign(**{SUITE: samples[TASK].map(suites), **plain(cell)})[list(COLUMNS)]
+    older = {name: meant for name, meant in OLDER.items() if name not in samples}
+    return samples.assign(**{**older, SUITE: samples[TASK].map(suites), **plain(cell)})[list(COLUMNS)]
 
 
 def read_records(run_dir: Path) -> pd.DataFrame:
@@ -95,16 +95,17 @@ def check_records(records: pd.DataFrame, file: str = "records") -> pd.DataFrame:
         raise InputError(Problem(f"columns are missing: {', '.join(missing)}", file=file))
     checked = records.copy()
     for name, meant in OLDER.items():
-        checked[name] = checked[name].where(checked[name].notna(), meant) if name in checked else meant
+        checked[name] = _filled(checked[name], meant) if name in checked else meant
     for name in columns_of("str"):
         # A missing value in a text column is None, NaN or pd.NA, depending on who wrote the file.
-        checked[name] = checked[name].astype(object).where(checked[name].notna(), "").astype(str).astype(object)
+        checked[name] = _filled(checked[name], "").astype(str).astype(object)
     for name in (*columns_of("int"), *columns_of("float")):
         try:
             checked[name] = pd.to_numeric(checked[name])
         except (ValueError, TypeError) as error:
             raise InputError(Problem("this column must hold numbers", file=file, key=name)) from error
-    checked[IS_BASELINE] = checked[IS_BASELINE].fillna(False).astype(bool)
+    for name in columns_of("bool"):
+        checked[name] = _filled(checked[name], False).astype(bool)
     checked = checked.dropna(subset=[DOC_ID]).drop_duplicates([CELL_ID, TASK, DOC_ID], keep="last")
     checked[SCORE] = checked[SCORE].astype(float).where(checked[FAILURE] == "")
     checked.loc[checked[SCORE].isna() & (checked[FAILURE] == ""), FAILURE] = NO_REASON
@@ -114,6 +115,11 @@ def check_records(records: pd.DataFrame, file: str = "records") -> pd.DataFrame:
         message = f"scores of the task {task} are outside of their range"
         raise InputError(Problem(message, file=file, key=SCORE, given=score, allowed="0 to 1"))
     return checked.reset_index(drop=True)
+
+
+def _filled(column: pd.Series, meant: object) -> pd.Series:
+    """A column of whatever type with `meant` where a value is missing."""
+    return column.astype(object).where(column.notna(), meant)
 
 
 def cells_of(records: pd.DataFrame, file: str) -> Iterator[CellColumns]:

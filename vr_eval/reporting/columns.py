@@ -15,6 +15,11 @@ from vr_eval.stats import Estimate, holm
 
 LEVEL = 0.05
 DIFFERENCE = "Difference, points"
+SHARED_MARK = "†"
+SHARED_NOTE = (
+    f"{SHARED_MARK} measured while several workers shared the machine: that is throughput, the time per question of "
+    "one worker, and no latency, which a run with one worker or vr-eval bench measures alone."
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Entry:
     Attributes:
         text: What is shown; a dash if there is nothing to show.
         small: What goes with it in small type: an interval, options.
-        mark: `*` for an interval that excludes zero, `**` if Holm's correction over the column leaves it so.
+        mark: `*` for an interval that excludes zero, `**` if Holm's correction over the column leaves it so;
+            `SHARED_MARK` for a time that is throughput.
         order: What the column sorts by; None for nothing to show.
         estimate: The estimate behind a score or difference, in points.
         warn: Asks for attention (coverage below 100 %).
@@ -177,8 +183,14 @@ def _coverage(scores: Scores, definition: Definition) -> Built:
 
 def _latency(scores: Scores, definition: Definition) -> Built:
     note = "Mean wall time per question in this run on this machine, batched; see below for the machine."
-    column = Column("latency", "ms / question", note)
-    return column, [_number(scores.latency(row), points) for row in scores.configurations]
+    entries = []
+    for row in scores.configurations:
+        entry = _number(scores.latency(row), points)
+        shared = entry.order is not None and scores.is_shared(row)
+        entries.append(replace(entry, mark=SHARED_MARK) if shared else entry)
+    if any(entry.mark for entry in entries):
+        note = f"{note} {SHARED_NOTE}"
+    return Column("latency", "ms / question", note), entries
 
 
 def _spread(scores: Scores, definition: Definition) -> Built:

@@ -16,7 +16,19 @@ import pandas as pd
 
 from vr_eval.catalog.official_tasks import OFFICIAL
 from vr_eval.methods.registry import NONE
-from vr_eval.records.columns import CELL_ID, CLUSTER, DOC_ID, FAILURE, KIND, LATENCY_MS, METRIC, SCORE, SUITE, TASK
+from vr_eval.records.columns import (
+    CELL_ID,
+    CLUSTER,
+    DOC_ID,
+    FAILURE,
+    KIND,
+    LATENCY_MS,
+    METRIC,
+    SCORE,
+    SHARED,
+    SUITE,
+    TASK,
+)
 from vr_eval.reporting.configurations import Configuration, read_configurations
 from vr_eval.reporting.source import Source
 from vr_eval.stats import (
@@ -61,11 +73,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Scores:
-    """Everything a report computes with; build it with ``read_scores``."""
+    """Everything a report computes with; build it with ``read_scores``.
+
+    ``shared``: the cells of which an answer was measured while other workers may have been at work on the machine.
+    """
 
     configurations: tuple[Configuration, ...]
     tasks: tuple[Task, ...]
     latency_ms: Mapping[str, float] = field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
 
     @cached_property
     def suites(self) -> tuple[str, ...]:
@@ -138,6 +154,10 @@ class Scores:
         times = [self.latency_ms[cell] for cell in row.cells.values() if cell in self.latency_ms]
         return float(np.mean(times)) if times else math.nan
 
+    def is_shared(self, row: Configuration) -> bool:
+        """Whether any part of its ``latency`` is throughput: other workers may have been at work on the machine."""
+        return any(cell in self.shared for cell in row.cells.values())
+
     def _of(self, suite: str) -> list[Task]:
         return [task for task in self.tasks if task.suite == suite]
 
@@ -159,11 +179,13 @@ def read_scores(source: Source) -> Scores:
     """Scores of all cells of a run, those without a single record included."""
     records = source.records
     tasks = tuple(_task(frame) for _, frame in records.groupby(TASK, sort=False))
-    latency = records[records[FAILURE] == ""].groupby(CELL_ID)[LATENCY_MS].mean()
+    answered = records[records[FAILURE] == ""]
+    latency = answered.groupby(CELL_ID)[LATENCY_MS].mean()
     return Scores(
         configurations=read_configurations(source),
         tasks=tasks,
         latency_ms={str(cell): float(value) for cell, value in latency.items() if not math.isnan(value)},
+        shared=frozenset(map(str, answered.loc[answered[SHARED], CELL_ID])),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vr_eval.methods.registry import METHODS, NONE
-from vr_eval.reporting.columns import Built, Column, Entry, build_column
+from vr_eval.reporting.columns import SHARED_MARK, SHARED_NOTE, Built, Column, Entry, build_column
 from vr_eval.reporting.definition import Definition
 from vr_eval.reporting.notation import NOTHING, listing, plural, visible
 from vr_eval.reporting.scores import Scores
@@ -97,8 +97,8 @@ def build_table(
 def _is_shown(column: Column, entries: list[Entry]) -> bool:
     if column.key in _ALWAYS or column.key.startswith("suite:"):
         return True
-    texts = {(entry.text, entry.small) for entry in entries}
-    return len(texts) > 1 or (len(entries) == 1 and texts != {(NOTHING, "")})
+    texts = {(entry.text, entry.small, entry.mark) for entry in entries}
+    return len(texts) > 1 or (len(entries) == 1 and texts != {(NOTHING, "", "")})
 
 
 def _caption(scores: Scores, shown: list[Built], hidden: list[Built]) -> list[str]:
@@ -109,7 +109,10 @@ def _caption(scores: Scores, shown: list[Built], hidden: list[Built]) -> list[st
             "Differences are paired by question, with their 95 % interval: * it excludes zero, "
             "** it still does after Holm's correction for all comparisons of the column."
         )
-    same = [f"{column.title.lower()} {entries[0].text}" for column, entries in hidden if _stated(entries)]
+    if any(entry.mark == SHARED_MARK for _, entries in (*shown, *hidden) for entry in entries):
+        caption.append(SHARED_NOTE)
+    stated = [(column.title.lower(), entries[0]) for column, entries in hidden if _stated(entries)]
+    same = [f"{title} {entry.text}{entry.mark}" for title, entry in stated]
     same += ["no refusion"] if all(row.refusion == NONE for row in scores.configurations) else []
     same += ["no pruning"] if all(row.training_free == () for row in scores.configurations) else []
     if same:

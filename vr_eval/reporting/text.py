@@ -11,7 +11,7 @@ from itertools import groupby
 
 from vr_eval.errors import sanitize_terminal
 from vr_eval.records.columns import FAILURE, IS_BASELINE, LABEL, RANDOM, WEIGHTS
-from vr_eval.reporting.columns import Column, Entry
+from vr_eval.reporting.columns import SHARED_MARK, Column, Entry
 from vr_eval.reporting.notation import MINUS, NOTHING, points
 from vr_eval.reporting.tables import RANDOM_WEIGHTS, Row, Table
 
@@ -20,7 +20,7 @@ LONGEST_NAME = 40
 
 
 def to_csv(table: Table) -> str:
-    """One line per row; an estimate is three columns (value, `_low`, `_high`), a difference has its mark too."""
+    """One line per row; an estimate is three columns (value, `_low`, `_high`), and marks have one of their own."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     marked = {column.key for column in table.columns if any(entry.mark for entry in table.column(column.key))}
@@ -186,7 +186,7 @@ def _latex_groups(columns: Sequence[Column]) -> list[str]:
 
 
 def _latex_entry(entry: Entry) -> str:
-    text = _latex(entry.text) + (f"$^{{{entry.mark}}}$" if entry.mark else "")
+    text = _latex(entry.text) + (f"$^{{{_latex(entry.mark)}}}$" if entry.mark else "")
     return f"{text} {{\\scriptsize {_latex(_small(entry))}}}" if entry.small else text
 
 
@@ -227,4 +227,5 @@ _LATEX = {
     "≥": r"$\geq$",
     "≤": r"$\leq$",
     "…": r"\ldots{}",
+    SHARED_MARK: r"\dag{}",
 } | {character: f"\\{character}" for character in "&%$#_{}"}

@@ -51,9 +51,16 @@ class Session:
     """
 
     def __init__(
-        self, grid: Grid, cells: Sequence[Cell], device: str, batch_size: int, environment: Environment
+        self,
+        grid: Grid,
+        cells: Sequence[Cell],
+        device: str,
+        batch_size: int,
+        environment: Environment,
+        *,
+        shared: bool = False,
     ) -> None:
-        """`cells`: those to be evaluated.
+        """`cells`: those to be evaluated. `shared`: other workers may be at work on this machine.
 
         Raises:
             InputError: there is no such device or way of loading weights, or a task's data cannot be loaded.
@@ -61,6 +68,7 @@ class Session:
         check_loading(grid.loading)  # before anything is trained
         quiet_loading()
         self.grid, self.batch_size, self.environment = grid, batch_size, environment
+        self.shared = shared
         self.device = pick_device(device)
         self.tasks = load_tasks([task for _, task in grid.tasks], grid.tasks_path)
         self.local = {task for task, content in content_of(grid).items() if "data" in content}
@@ -92,6 +100,7 @@ class Session:
             log=journal,
             decoding=self.grid.decoding,
             seed=cell.seed,
+            shared=self.shared,
         )
         lm = VrEval.around(answerer)
         lm.progress = progress
@@ -198,6 +207,7 @@ def _sample(suite: str, result: TaskResult, scored: Scored, run_id: str) -> Samp
         score=scored.score,
         failure=answer.failure,
         latency_ms=answer.latency_ms,
+        shared=answer.shared,
         new_tokens=answer.new_tokens,
         run_id=run_id,
     )

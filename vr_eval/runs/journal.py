@@ -55,6 +55,7 @@ class Journal:
                 "failure": answer.failure,
             }
             content = self._content(question)
+            entry |= {"shared": True} if answer.shared else {}
             lines.append(json.dumps({**entry, **({"content": content} if content else {})}))
             added[question.key] = answer, content
         self._append("".join(f"{line}\n" for line in lines).encode())
@@ -81,7 +82,13 @@ class Journal:
         try:
             entry: dict[str, Any] = json.loads(line)
             latency_ms = math.nan if entry["latency_ms"] is None else float(entry["latency_ms"])
-            answer = Answer(str(entry["answer"]), latency_ms, int(entry["new_tokens"]), str(entry["failure"]))
+            answer = Answer(
+                text=str(entry["answer"]),
+                latency_ms=latency_ms,
+                new_tokens=int(entry["new_tokens"]),
+                failure=str(entry["failure"]),
+                shared=entry.get("shared") is True,
+            )
             key = str(entry["task"]), int(entry["doc_id"]), str(entry["prompt"])
         except (ValueError, TypeError, KeyError, IndexError):  # torn, or none of ours
             return
