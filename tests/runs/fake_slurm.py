@@ -180,6 +180,7 @@ def scontrol(verb: str, job_id: str) -> int:
     if "--requeue" not in read(job, "script"):
         print("Requested operation is presently disabled", file=sys.stderr)
         return 1
+    write(job, "requeues", read(job, "requeues") + "x")
     end(job, REQUEUED, signal.SIGCONT)
     return 0
 

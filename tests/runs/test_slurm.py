@@ -301,6 +301,16 @@ def test_a_job_that_is_put_back_in_the_queue_goes_on_and_ends(
     assert len(pids(run, "a")) == 1
 
 
+def test_only_the_worker_itself_answers_the_notice(start: Any, run: Path, cluster: Path) -> None:
+    """The processes that it forked get the signal too."""
+    executor = start(CLUSTER)
+    executor.submit([task("slow with a child")])
+    until(lambda: (run / "slow with a child" / "steps").exists())
+    executor._running[0].job._interrupt(timeout=True)
+    assert ends(executor, 1)["slow with a child"].outcome is not None
+    assert fake_slurm.read(cluster / "1", "requeues") == "x"
+
+
 @pytest.mark.parametrize(
     ("state", "words", "blameless"),
     [
@@ -327,10 +337,8 @@ def test_a_job_that_slurm_ended_is_lost(
     assert found["a"].outcome is not None
 
 
-def test_a_job_that_waits_is_not_lost(start: Any, cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is one while Slurm does not answer."""
+def test_no_job_is_lost_while_slurm_does_not_answer(start: Any, cluster: Path) -> None:
     executor = start(CLUSTER)
-    monkeypatch.setattr(fake_slurm, "HOME", cluster)
     executor.submit([task("slow")])
     until(lambda: fake_slurm.read(cluster / "1", "state") == "RUNNING")
     squeue = Path(shutil.which("squeue") or "")
@@ -339,6 +347,17 @@ def test_a_job_that_waits_is_not_lost(start: Any, cluster: Path, monkeypatch: py
     assert executor.poll(1.2) == []
     squeue.write_text(answer)
     assert ends(executor, 1)["slow"].outcome is not None
+
+
+def test_a_job_that_slurm_moves_about_is_not_lost(start: Any, cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two of its states a job may be in no answer once."""
+    executor = start(CLUSTER)
+    executor.submit([task("slow")])
+    answers: list[set[str]] = [set(), {"1"}, set(), {"1"}, set()]
+    real = executor._queue.ids
+    monkeypatch.setattr(QUEUE, "ids", lambda self: answers.pop(0) if answers else real())
+    assert ends(executor, 1)["slow"].outcome is not None
+    assert not answers
 
 
 def test_the_next_driver_takes_over_what_is_in_the_queue(start: Any, run: Path, cluster: Path) -> None:

@@ -6,15 +6,16 @@ run goes on without its driver. The next driver of the run directory takes over 
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
-from os import environ
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -58,6 +59,9 @@ class Job:
 
     def __call__(self) -> Outcome:
         """Do the task; submitit calls this on the node."""
+        # Slurm's notice reaches all processes of a job. Forked ones (they load training data) would answer it as this
+        # one does, all at once, and break its answer.
+        os.register_at_fork(after_in_child=_deaf)
         if self.work is not None:
             return self.work(self.folder, self.task)
         from vr_eval.runs.worker import work  # type: ignore[import-not-found,import-untyped,unused-ignore]
@@ -69,6 +73,10 @@ class Job:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+
+def _deaf() -> None:
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 @dataclass
@@ -172,7 +180,7 @@ class SlurmExecutor:
         from submitit.helpers import clean_env
 
         # A driver that is a job itself has variables that would be taken for wishes of the new jobs.
-        inside = clean_env() if "SLURM_JOB_ID" in environ else nullcontext()
+        inside = clean_env() if "SLURM_JOB_ID" in os.environ else nullcontext()
         try:
             with inside:
                 return list(self._submitit.submit_array([Job(str(self._folder), task, self._work) for task in tasks]))
