@@ -38,6 +38,11 @@ def jobs(ids: list[str]) -> list[Path]:
     return [job for job in found if job.name in ids or job.name.split("_")[0] in ids]
 
 
+def running() -> list[str]:
+    """The jobs that wait or run."""
+    return [job.name for job in HOME.glob("[0-9]*") if read(job, "state") in (WAITS, RUNS)]
+
+
 def kill(job: Path, number: int) -> None:
     """Signal the step of a job: all processes of its session but the batch shell, as Slurm does."""
     pid = read(job, "pid")

@@ -24,7 +24,7 @@ from vr_eval.runs.executors import slurm
 from vr_eval.runs.executors.base import Ended
 from vr_eval.runs.executors.slurm import SlurmExecutor
 from vr_eval.runs.executors.slurm_options import SlurmOptions
-from vr_eval.runs.executors.slurm_queue import COMMANDS
+from vr_eval.runs.executors.slurm_queue import Queue
 from vr_eval.runs.tasks import Shard, Task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,29 +47,6 @@ def this_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of a fake Slurm whose commands are found first."""
-    home, commands = tmp_path / "slurm", tmp_path / "bin"
-    home.mkdir()
-    commands.mkdir()
-    for name in COMMANDS:
-        command = commands / name
-        command.write_text(f'#!/bin/sh\nexec {sys.executable} -S {fake_slurm.__file__} {name} "$@"\n')
-        command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_SLURM", str(home))
-    monkeypatch.setattr(fake_slurm, "HOME", home)
-    monkeypatch.setattr(slurm, "Queue", lambda name: QUEUE(name, to_save=3, to_end=10))
-    yield home
-    for job in home.glob("[0-9]*"):
-        fake_slurm.end(job, "CANCELLED by 0")
-    until(lambda: not running(home))
-
-
-QUEUE = slurm.Queue
-
-
-@pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[SlurmOptions], SlurmExecutor]]:
     """Executors of one run directory, which leave no process behind."""
     made = []
@@ -85,10 +62,6 @@ def start(tmp_path: Path) -> Iterator[Callable[[SlurmOptions], SlurmExecutor]]:
 
 def task(name: str, kind: Any = "evaluate") -> Task:
     return Task(kind, (name,))
-
-
-def running(home: Path) -> list[str]:
-    return [job.name for job in home.glob("[0-9]*") if fake_slurm.read(job, "state") in ("PENDING", "RUNNING")]
 
 
 def until(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -188,7 +161,7 @@ def test_cancel_leaves_no_process(options: SlurmOptions, start: Any, run: Path, 
     executor.cancel()
     assert not alive(pids(run, "slow 1")[0])
     assert not alive(pids(run, "slow 2")[0])
-    assert not running(cluster)
+    assert not fake_slurm.running()
     assert executor.room() == 4
     assert executor.poll(0.5) == []
 
@@ -355,7 +328,7 @@ def test_a_job_that_slurm_moves_about_is_not_lost(start: Any, cluster: Path, mon
     executor.submit([task("slow")])
     answers: list[set[str]] = [set(), {"1"}, set(), {"1"}, set()]
     real = executor._queue.ids
-    monkeypatch.setattr(QUEUE, "ids", lambda self: answers.pop(0) if answers else real())
+    monkeypatch.setattr(Queue, "ids", lambda self: answers.pop(0) if answers else real())
     assert ends(executor, 1)["slow"].outcome is not None
     assert not answers
 
