@@ -18,6 +18,7 @@ from vr_eval.models.features import ImageEncoder
 from vr_eval.models.lvlm import LVLM
 from vr_eval.training.templates import encode
 
+GOOD = Answer("", 1.0, 1)
 WORDS = ["which", "code", "is", "printed", "here"]
 
 
@@ -236,7 +237,11 @@ class Kept:
         self.sizes: list[int] = []
 
     def get(self, question: Question) -> Answer | None:
-        return self.answers.get(question.key)
+        answer = self.answers.get(question.key)
+        return None if answer is None or answer.failure else answer
+
+    def failed(self, question: Question) -> bool:
+        return bool(self.answers.get(question.key, GOOD).failure)
 
     def add(self, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
         self.sizes.append(len(questions))

@@ -79,7 +79,9 @@ def test_changed_data_is_asked_again_and_the_run_says_so(
     assert all(cell.complete for cell in plan_grid(done).cells)
 
 
-def test_of_changed_data_only_other_questions_are_asked(done: Grid, root: Path, asked: list[Question]) -> None:
+def test_of_changed_data_only_other_questions_get_another_answer(done: Grid, root: Path, asked: list[Question]) -> None:
+    """They are asked in the batches that a run without a past would ask."""
+    journals = {path: path.read_bytes() for path in OUT.glob("cells/*/answers.jsonl")}
     path = root / "tasks" / "toy" / "data" / f"{TASKS[0]}.parquet"
     table = pq.read_table(path)
     rows = table.to_pylist()
@@ -87,7 +89,10 @@ def test_of_changed_data_only_other_questions_are_asked(done: Grid, root: Path, 
     rows[5]["answer"] = "zzzz"  # the same question, of which another answer is right
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
     assert run_grid(done) == 0
-    assert [(question.task, question.doc_id) for question in asked] == [(TASKS[0], 4), (TASKS[0], 5)] * 2
+    assert len(asked) == 2 * 2 * done.batch_size
+    for path, before in journals.items():
+        added = [json.loads(line) for line in path.read_bytes().removeprefix(before).splitlines()]
+        assert sorted((entry["task"], entry["doc_id"]) for entry in added) == [(TASKS[0], 4), (TASKS[0], 5)]
     records = pd.read_parquet(OUT / "records.parquet").set_index(["task", "doc_id"]).loc[TASKS[0], 5]
     assert set(records["target"]) == {"zzzz"}
 
@@ -140,7 +145,10 @@ def test_an_unfinished_cell_does_not_go_on_with_stale_answers(done: Grid, root: 
     change_data(root, TASKS[0])
     assert run_grid(done) == 0
     tasks = {task: [q for q in asked if q.task == task] for task in TASKS}
-    assert {task: len(questions) for task, questions in tasks.items()} == {TASKS[0]: 2 * QUESTIONS, TASKS[1]: 2}
+    assert {task: len(questions) for task, questions in tasks.items()} == {
+        TASKS[0]: 2 * QUESTIONS,
+        TASKS[1]: done.batch_size,  # of which two answers were lost
+    }
 
 
 def test_a_stale_score_is_gone_even_where_it_cannot_be_replaced(done: Grid, root: Path) -> None:

@@ -201,8 +201,19 @@ def test_a_corrupt_image_lowers_the_coverage_and_is_asked_again(grid: Grid, root
     write_tasks(root)
     asked.clear()
     assert run_grid(grid) == 0
-    assert [(question.task, question.doc_id) for question in asked] == [(TASKS[1], 3)] * 2
+    # It is another question now, so it is asked in the batch that a run without a past would ask.
+    assert len(asked) == 2 * grid.batch_size
+    assert {question.task for question in asked} == {TASKS[1]}
     assert (records()["failure"] == "").all()
+    assert len((folder(grid, 0) / "answers.jsonl").read_text().splitlines()) == len(TASKS) * QUESTIONS + 1
+
+
+def test_a_corrupt_image_is_asked_again_alone(grid: Grid, root: Path, asked: list[Question]) -> None:
+    write_tasks(root, corrupt=(3,))
+    run_grid(grid)
+    asked.clear()
+    assert run_grid(grid) == 0
+    assert [(question.task, question.doc_id) for question in asked] == [(TASKS[1], 3)] * 2
 
 
 def damaged(grid: Grid, how: str) -> Path:

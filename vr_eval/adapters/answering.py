@@ -1,4 +1,4 @@
-"""Answers questions with an LVLM: batched, left-padded, sorted by length, kept batch by batch.
+"""Answers questions with an LVLM: batched (`batches.py`), left-padded, kept batch by batch.
 
 Notable:
 - a batch holds questions of one decoding, whatever their tasks; every question brings its own images and messages;
@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from vr_eval.adapters.batches import in_batches, still_to_ask
 from vr_eval.adapters.questions import Answer, AnswerLog, Messages, Question
 from vr_eval.config.decoding import Decoding, Rules
 from vr_eval.errors import VrEvalError
@@ -100,26 +100,28 @@ class Answerer:
             kept = self.log.get(question) if self.log is not None else None
             if kept is not None:
                 answers[question.key] = kept
-        pending = [question for question in questions if question.key not in answers]
-        progress(len(questions) - len(pending))
+        progress(sum(question.key in answers for question in questions))
         self._failures = _Failures(hopeless=not answers)
-        for batch, answered in self._batches(pending, rules):
+        for batch, answered in self._answered(self._still_to_ask(questions, answers), rules):
+            new = [(q, answer) for q, answer in zip(batch, answered, strict=True) if q.key not in answers]
             if self.log is not None:
-                self.log.add(batch, answered)
-            answers |= {question.key: answer for question, answer in zip(batch, answered, strict=True)}
-            progress(len(batch))
+                self.log.add([question for question, _ in new], [answer for _, answer in new])
+            answers |= {question.key: answer for question, answer in new}
+            progress(len(new))
         self._failures.end()
         return [answers[question.key] for question in questions]
 
-    def _batches(
-        self, questions: Sequence[Question], rules: Mapping[str, Rules]
+    def _still_to_ask(self, questions: Sequence[Question], answers: Container[object]) -> list[list[Question]]:
+        batches = in_batches(questions, self.batch_size)
+        if self.log is None:
+            return batches
+        failed = self.log.failed
+        return [part for batch in batches for part in still_to_ask(batch, lambda q: q.key in answers, failed)]
+
+    def _answered(
+        self, batches: Sequence[list[Question]], rules: Mapping[str, Rules]
     ) -> Iterator[tuple[list[Question], list[Answer]]]:
         """Batches with their answers; while one is being answered, the next one's images are decoded."""
-        ordered = sorted(questions, key=lambda q: (q.settings, -len(q.prompt), q.prompt, q.key))
-        batches = []
-        for _, group in groupby(ordered, key=lambda q: q.settings):
-            same = list(group)
-            batches += [same[start : start + self.batch_size] for start in range(0, len(same), self.batch_size)]
         with ThreadPoolExecutor(1, thread_name_prefix="vr-eval-prepare") as pool:
             ahead = [pool.submit(self._prepare_all, batch) for batch in batches[:1]]
             for number, batch in enumerate(batches):

@@ -3,6 +3,7 @@
 
 Plain `lmms-eval --model vr_eval --model_args pretrained=DIR` finds `VrEval` by an entry point. Our own runs hand it a
 loaded model instead, call lmms-eval in this process one task at a time, and take each question's score from its log.
+A shard is asked the same way, and lmms-eval stopped before it scores.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import io
 import os
 import tempfile
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -32,7 +34,7 @@ from vr_eval.adapters.data import document_hash
 from vr_eval.adapters.ending import check_arguments, loud_ending
 from vr_eval.adapters.lmms_tasks import LazyTask, quiet
 from vr_eval.adapters.official import in_points, score_units
-from vr_eval.adapters.questions import Answer, Messages, Question
+from vr_eval.adapters.questions import Answer, AnswerLog, Messages, Question
 from vr_eval.adapters.results import TaskResult, scored
 from vr_eval.catalog.backbone import Loading
 from vr_eval.config.decoding import Decoding, given_decoding
@@ -49,7 +51,10 @@ class VrEval(lmms):
     """An LVLM as a chat model of lmms-eval.
 
     Attributes:
-        answerer: The model and how it is asked.
+        log: Answers of earlier runs; None where there are none.
+        batch_size: Questions answered at once.
+        device: Where the model is.
+        part: The places of the questions that are asked, and then `Answered` is raised; None: all are asked.
         answers: The answers of the last call by (task, question number), failures included.
         progress: Hears how many more questions are answered.
         ending: What is done where nothing can be answered; in our own runs the exception is theirs.
@@ -93,7 +98,8 @@ class VrEval(lmms):
         model.to_inference()
         if not loading.placed:
             model.to(_device(device))
-        self._start(Answerer(model, processor, batch_size=size, decoding=rules, seed=seed))
+        answerer = Answerer(model, processor, batch_size=size, decoding=rules, seed=seed)
+        self._start(lambda: answerer, None, size, model.device)
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> VrEval:
@@ -109,37 +115,67 @@ class VrEval(lmms):
     @classmethod
     def around(cls, answerer: Answerer) -> VrEval:
         """A model for lmms-eval from one that is loaded."""
+        return cls.late(lambda: answerer, answerer.log, answerer.batch_size, answerer.model.device)
+
+    @classmethod
+    def late(cls, load: Callable[[], Answerer], log: AnswerLog | None, batch_size: int, device: torch.device) -> VrEval:
+        """One that is loaded when the first question comes that has no answer in `log`."""
         made = cls.__new__(cls)
-        made._start(answerer)
+        made._start(load, log, batch_size, device)
         return made
 
-    def _start(self, answerer: Answerer) -> None:
+    def _start(
+        self, load: Callable[[], Answerer], log: AnswerLog | None, batch_size: int, device: torch.device
+    ) -> None:
         super().__init__()
-        self.answerer = answerer
+        self._load, self.log, self.batch_size, self._at = load, log, batch_size, device
+        self.part: Sequence[int] | None = None
         self.answers: dict[tuple[str, int], Answer] = {}
         self.progress: Callable[[int], None] = lambda answered: None
         self.ending: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
+    @cached_property
+    def answerer(self) -> Answerer:
+        """The model and how it is asked."""
+        return self._load()
+
     @property
     def device(self) -> torch.device:
-        return self.answerer.model.device
+        return self._at
 
     def clean(self) -> None:
         """Keeps the model: lmms-eval's own version deletes it after every evaluation."""
 
     def release(self) -> None:
         """Let go of the model for good: functions inside lmms-eval keep this object until a garbage collection."""
-        del self.answerer
+        self.__dict__.pop("answerer", None)
+        del self._load
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         with self.ending():
             questions = [self._question(*request.args) for request in requests]
-            answers = self.answerer.answer(questions, self.progress)
+            if self.part is not None:
+                questions = [questions[place] for place in self.part if place < len(questions)]
+            known = self._known(questions)
+            answers = self.answerer.answer(questions, self.progress) if known is None else known
+        if self.part is not None:
+            raise Answered
         self.answers = {(q.task, q.doc_id): answer for q, answer in zip(questions, answers, strict=True)}
         failed = [answer.failure for answer in answers if answer.failure]
-        if failed and self.answerer.log is None:  # plain lmms-eval has no place for failures: it scores an empty answer
+        if failed and self.log is None:  # plain lmms-eval has no place for failures: it scores an empty answer
             logger.warning(f"{len(failed)} of {len(answers)} questions failed; the first one: {failed[0]}")
         return [GenerationResult(answer.text, TokenCounts(output_tokens=answer.new_tokens)) for answer in answers]
+
+    def _known(self, questions: Sequence[Question]) -> list[Answer] | None:
+        """The answers where all are there, for which no model has to be loaded."""
+        if self.log is None or "answerer" in self.__dict__:
+            return None
+        kept = [self.log.get(question) for question in questions]
+        known = [answer for answer in kept if answer is not None]
+        if len(known) < len(kept):
+            return None
+        self.progress(len(known))
+        return known
 
     def _question(
         self,
@@ -165,6 +201,10 @@ class VrEval(lmms):
             raise NotImplementedError("tasks of several rounds are not supported")
 
 
+class Answered(Exception):
+    """The questions that were wanted are answered, and lmms-eval need not go on."""
+
+
 def evaluate(lm: VrEval, task: LazyTask, limit: int | None, arguments: str) -> TaskResult:
     """Ask `lm` the first `limit` questions of `task` (None: all) and score its answers.
 
@@ -176,19 +216,7 @@ def evaluate(lm: VrEval, task: LazyTask, limit: int | None, arguments: str) -> T
     # Some official aggregations write files beside their result, and print.
     with quiet(), tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
         given = Namespace(process_with_media=False, output_path=scratch, reasoning_tags=REASONING_TAGS)
-        output = evaluator.simple_evaluate(
-            model=lm,
-            model_args=arguments,
-            tasks=[task],
-            limit=limit,
-            bootstrap_iters=0,
-            batch_size=lm.answerer.batch_size,
-            device=str(lm.device),
-            # Unused, as the task is loaded; without it, all of lmms-eval's own tasks would be read (6 s).
-            task_manager=TaskManager(include_path=None, include_defaults=False),
-            cli_args=given,
-            process_docs_parallel=1,
-        )
+        output = _simple_evaluate(lm, task, limit, arguments, given)
         name, spec = str(task.config.task), task.spec
         samples = defects.in_order(output.pop("samples")[name])
         if spec is None:
@@ -198,6 +226,38 @@ def evaluate(lm: VrEval, task: LazyTask, limit: int | None, arguments: str) -> T
         questions = score_units(spec, samples, answers, task.aggregations, given, limited=limit is not None)
     official = in_points(spec, output["results"][name])
     return TaskResult(name, task.metric, tuple(questions), output, spec.metrics[0].pipeline, official)
+
+
+def answer_part(lm: VrEval, task: LazyTask, limit: int | None, part: Sequence[int]) -> None:
+    """Ask `lm` the questions of `task` at the places `part`, among the first `limit`; the answers are in its log.
+
+    lmms-eval makes the questions, as for the whole, and comes no further.
+
+    Raises:
+        CellError: nothing but failures of one kind.
+    """
+    lm.part = part
+    given = Namespace(process_with_media=False, output_path=None, reasoning_tags=REASONING_TAGS)
+    with quiet(), contextlib.suppress(Answered):
+        _simple_evaluate(lm, task, limit, "", given)
+    lm.part = None
+
+
+def _simple_evaluate(lm: VrEval, task: LazyTask, limit: int | None, arguments: str, given: Namespace) -> dict[str, Any]:
+    output: dict[str, Any] = evaluator.simple_evaluate(
+        model=lm,
+        model_args=arguments,
+        tasks=[task],
+        limit=limit,
+        bootstrap_iters=0,
+        batch_size=lm.batch_size,
+        device=str(lm.device),
+        # Unused, as the task is loaded; without it, all of lmms-eval's own tasks would be read (6 s).
+        task_manager=TaskManager(include_path=None, include_defaults=False),
+        cli_args=given,
+        process_docs_parallel=1,
+    )
+    return output
 
 
 def _messages(given: Any) -> Messages:

@@ -74,5 +74,8 @@ class AnswerLog(Protocol):
     def get(self, question: Question) -> Answer | None:
         """The answer of an earlier run, unless it failed."""
 
+    def failed(self, question: Question) -> bool:
+        """Whether it was asked before, alone, and failed."""
+
     def add(self, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
         """Keep the answers of a batch for good before the next batch begins."""

@@ -37,12 +37,12 @@ class CellRecord(CellColumns):
     """`cell.json`. What is None was not recorded: the cell failed, or an older version evaluated it.
 
     Attributes:
-        status: Whether it gave answers; None of a cell of which only its records are left.
+        status: Whether it gave answers; None of a shard, and of a cell of which only its records are left.
         failure: Why it gave none.
         identity: What its result depends on, as `config.identity` put it then.
         recipe: How it was trained, by the keys of a recipe then.
         data_commits: Of tasks with data of the hub, the commit that was asked.
-        evaluate_seconds: Wall time of the evaluation, answers of earlier runs not counted.
+        evaluate_seconds: Wall time of the evaluation, answers of earlier runs and of shards not counted.
         batch_size: Questions answered at once.
         device: As torch calls it.
         decoding: What the grid stated about how answers are generated.

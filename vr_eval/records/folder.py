@@ -43,6 +43,19 @@ class CellFolder:
         """Answers as they come in."""
         return self.path / "answers.jsonl"
 
+    def shard(self, name: str) -> CellFolder:
+        """Of the part of its questions that is called `name`, ``2-of-4``: a journal, and what it was answered with."""
+        return CellFolder(self.path / "shards" / name)
+
+    def shards(self) -> list[CellFolder]:
+        """Those of all shards that were begun, whatever their count, by name."""
+        return [CellFolder(path) for path in sorted(self.path.glob("shards/*-of-*"))]
+
+    def journals(self) -> list[Path]:
+        """Every file with answers of it."""
+        folders = [*self.shards(), self]
+        return [folder.journal for folder in folders if folder.journal.is_file()]
+
     @property
     def tasks(self) -> Path:
         """What its tasks held when it was asked (`catalog.task_content`)."""

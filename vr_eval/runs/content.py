@@ -27,7 +27,7 @@ def renew(folder: CellFolder, now: Mapping[str, Content]) -> None:
 
     Where only data changed, answers that know the content of their question stay: they are compared with it.
     The scores go before anything says that the tasks are known, so that a kill in between leaves nothing stale. What
-    was answered by versions that kept nothing here counts as of today.
+    was answered by versions that kept nothing here counts as of today. Nobody else may be answering this cell.
 
     Raises:
         InputError: the disk is full, or the folder cannot be written.
@@ -35,24 +35,27 @@ def renew(folder: CellFolder, now: Mapping[str, Content]) -> None:
     stale = changed_since(folder, now)
     if stale:
         folder.metrics.unlink(missing_ok=True)
-        if folder.journal.is_file():
-            lines = folder.journal.read_bytes().splitlines(keepends=True)
-            write_atomic(folder.journal, b"".join(line for line in lines if _may_stay(line, stale)))
+        for journal in folder.journals():
+            lines = journal.read_bytes().splitlines(keepends=True)
+            write_atomic(journal, b"".join(line for line in lines if _may_stay(line, stale)))
     kept = _kept(folder)
     if {**kept, **now} != kept:
         write_atomic(folder.tasks, json.dumps({**kept, **now}, indent=1, sort_keys=True) + "\n")
 
 
 def answers_left(folder: CellFolder, stale: Container[str]) -> int:
-    """Questions of tasks not `stale` that have an answer in a cell's journal; one that failed is asked again."""
-    try:
-        lines = folder.journal.read_bytes().splitlines()
-    except OSError:  # not started
-        return 0
-    answered = {}  # the last line on a question counts
-    for entry in map(_read, lines):
-        answered[entry.get("task"), entry.get("doc_id"), entry.get("prompt")] = entry.get("failure") == ""
-    return sum(done for (task, *_), done in answered.items() if task not in stale)
+    """Questions of tasks not `stale` that have an answer in a cell's journals; one that failed is asked again."""
+    answered: dict[tuple[object, ...], tuple[object, bool]] = {}
+    for line in (line for journal in folder.journals() for line in journal.read_bytes().splitlines()):
+        entry = _read(line)
+        key, content, good = _key(entry), entry.get("content"), entry.get("failure") == ""
+        # The last line on a question counts, but a failure never against an answer, which may be of another journal.
+        answered[key] = content, good or answered.get(key) == (content, True)
+    return sum(good for (task, *_), (_, good) in answered.items() if task not in stale)
+
+
+def _key(entry: Mapping[str, Any]) -> tuple[object, ...]:
+    return entry.get("task"), entry.get("doc_id"), entry.get("prompt")
 
 
 def _may_stay(line: bytes, stale: Mapping[str, str]) -> bool:

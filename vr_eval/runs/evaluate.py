@@ -7,10 +7,12 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from vr_eval.adapters.answering import Answerer
+from vr_eval.adapters.answering import Answerer, CellError
+from vr_eval.adapters.batches import part_of
 from vr_eval.adapters.data import commit_of
-from vr_eval.adapters.lmms import VrEval, evaluate
+from vr_eval.adapters.lmms import VrEval, answer_part, evaluate
 from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.adapters.results import Scored, TaskResult
 from vr_eval.catalog.official_tasks import OFFICIAL
@@ -21,9 +23,6 @@ from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, cell_identity, checkpoint_id
 from vr_eval.environment import Environment
 from vr_eval.files import write_atomic
-from vr_eval.measure.flops import prefill_flops
-from vr_eval.measure.parameters import parameter_counts
-from vr_eval.models.build import cell_model
 from vr_eval.models.features import FeatureStore, levels_of
 from vr_eval.models.hub import check_loading, quiet_loading
 from vr_eval.paths import PACKAGE
@@ -32,12 +31,15 @@ from vr_eval.records.columns import CellColumns, SampleColumns
 from vr_eval.records.folder import CellFolder
 from vr_eval.records.frame import sample_frame, write_frame
 from vr_eval.records.json_file import plain
+from vr_eval.runs.cell_model import CellModel, Numbers, numbers_of_shards
 from vr_eval.runs.content import content_of
 from vr_eval.runs.device import pick_device
 from vr_eval.runs.journal import Journal
+from vr_eval.runs.tasks import Shard
 from vr_eval.stats import stratified_mean
 
 Progress = Callable[[int], None]
+Check = Callable[[], None]
 
 
 class Session:
@@ -59,8 +61,14 @@ class Session:
         environment: Environment,
         *,
         shared: bool = False,
+        dealt_by: int | None = None,
     ) -> None:
-        """`cells`: those to be evaluated. `shared`: other workers may be at work on this machine.
+        """`cells`: those to be evaluated.
+
+        Args:
+            shared: other workers may be at work on this machine.
+            dealt_by: the batch size that shards are made by; default `batch_size`. One that was halved, as memory ran
+                out, must not change which questions a shard has.
 
         Raises:
             InputError: there is no such device or way of loading weights, or a task's data cannot be loaded.
@@ -69,6 +77,7 @@ class Session:
         quiet_loading()
         self.grid, self.batch_size, self.environment = grid, batch_size, environment
         self.shared = shared
+        self._dealt_by = dealt_by or batch_size
         self.device = pick_device(device)
         self.tasks = load_tasks([task for _, task in grid.tasks], grid.tasks_path)
         self.local = {task for task, content in content_of(grid).items() if "data" in content}
@@ -76,59 +85,116 @@ class Session:
         self.commits = {name: commit for name, commit in commits.items() if commit is not None}
         self.store = FeatureStore(level for cell in cells for level in levels_of(cell))
         sizes = [len(task.eval_docs) for task in self.tasks.values()]
-        self.questions = sum(min(size, grid.limit or size) for size in sizes)
+        self._sizes = [min(size, grid.limit or size) for size in sizes]
+        self.questions = sum(self._sizes)
 
-    def run(self, cell: Cell, checkpoint: Path | None, folder: CellFolder, progress: Progress) -> MetricsRecord:
+    def questions_of(self, shard: Shard) -> int:
+        """Questions of one cell that are this shard's."""
+        return sum(map(len, self._parts(shard)))
+
+    def run(
+        self,
+        cell: Cell,
+        checkpoint: Path | None,
+        folder: CellFolder,
+        progress: Progress,
+        check: Check = lambda: None,
+    ) -> MetricsRecord:
         """Evaluate `cell` from its checkpoint (None: on random weights) and write its folder; returns its metrics.
+
+        What shards have answered is not asked again. Where that is everything, no model is loaded.
+
+        Args:
+            check: called before an answer is written, and may raise.
 
         Raises:
             VrEvalError: it cannot be loaded or evaluated.
         """
         started = time.monotonic()
-        model, processor = cell_model(cell, checkpoint, self.grid.loading, self.device)
-        parameters = parameter_counts(model)  # those that were trained: the inference version merges some
-        model.to_inference()
-        if not self.grid.loading.placed:
-            model.to(self.device)
-        prefill = prefill_flops(model).rounded()
-        journal = Journal(folder.journal, self.local)
-        answerer = Answerer(
-            model,
-            processor,
-            batch_size=self.batch_size,
-            store=self.store,
-            log=journal,
-            decoding=self.grid.decoding,
-            seed=cell.seed,
-            shared=self.shared,
-        )
-        lm = VrEval.around(answerer)
-        lm.progress = progress
+        model = CellModel(cell, checkpoint, self.grid.loading, self.device)
+        numbers = numbers_of_shards(folder) or model.loaded.numbers
+        lm = self._asked(model, Journal(folder.journal, self.local, folder.journals(), check), progress)
         name = cell_id(cell, self.grid)
         arguments = f"pretrained={checkpoint},cell={name}"
         try:
             results = [evaluate(lm, task, self.grid.limit, arguments) for task in self.tasks.values()]
         finally:
             lm.release()
-        about = CellRecord(
+        seconds = round(time.monotonic() - started, 1)
+        about = self._about(cell, checkpoint, numbers, status="done", evaluate_seconds=seconds)
+        metrics = self._metrics(name, results)
+        self._write(folder, about, metrics, results)
+        return metrics
+
+    def answer(
+        self,
+        cell: Cell,
+        checkpoint: Path | None,
+        folder: CellFolder,
+        shard: Shard,
+        progress: Progress,
+        check: Check = lambda: None,
+    ) -> None:
+        """Answer what nobody has answered of a shard of `cell`, into the shard's own folder; `run` scores it.
+
+        Raises:
+            VrEvalError: it cannot be loaded.
+        """
+        mine = folder.shard(shard.file_name)
+
+        def write_down(numbers: Numbers) -> None:
+            self._about(cell, checkpoint, numbers).write(mine.about)
+
+        model = CellModel(cell, checkpoint, self.grid.loading, self.device, write_down)
+        lm = self._asked(model, Journal(mine.journal, self.local, folder.journals(), check), progress)
+        try:
+            for task, part in zip(self.tasks.values(), self._parts(shard), strict=True):
+                if part:
+                    answer_part(lm, task, self.grid.limit, part)
+        except CellError:
+            pass  # only `run`, which knows all answers, can tell whether nothing but failures comes back
+        finally:
+            lm.release()
+
+    def _parts(self, shard: Shard) -> list[list[int]]:
+        return part_of(self._sizes, self._dealt_by, shard.index, shard.count)
+
+    def _asked(self, model: CellModel, journal: Journal, progress: Progress) -> VrEval:
+        """What lmms-eval asks: it answers from the journal, and where that has no answer by the model."""
+
+        def answerer() -> Answerer:
+            loaded = model.loaded
+            return Answerer(
+                loaded.model,
+                loaded.processor,
+                batch_size=self.batch_size,
+                store=self.store,
+                log=journal,
+                decoding=self.grid.decoding,
+                seed=model.cell.seed,
+                shared=self.shared,
+            )
+
+        lm = VrEval.late(answerer, journal, self.batch_size, self.device)
+        lm.progress = progress
+        return lm
+
+    def _about(self, cell: Cell, checkpoint: Path | None, numbers: Numbers, **ended: Any) -> CellRecord:
+        return CellRecord(
             **plain(CellColumns.of(cell, self.grid)),
-            status="done",
             identity=cell_identity(cell, self.grid),
             recipe=dataclasses.asdict(cell.recipe),
             checkpoint=_origin(checkpoint_id(cell), checkpoint),
             data_commits=self.commits,
-            parameters=parameters,
-            prefill=prefill,
-            evaluate_seconds=round(time.monotonic() - started, 1),
+            parameters=numbers.parameters,
+            prefill=numbers.prefill,
             batch_size=self.batch_size,
             device=str(self.device),
             decoding=self.grid.decoding.stated,
             loading=dataclasses.asdict(self.grid.loading),
             environment=self.environment,
+            **ended,
         )
-        metrics = self._metrics(name, results)
-        self._write(folder, about, metrics, results)
-        return metrics
 
     def _write(
         self, folder: CellFolder, about: CellRecord, metrics: MetricsRecord, results: Sequence[TaskResult]

@@ -1,11 +1,12 @@
-"""The journal of a cell: every answer is on disk before the next batch begins, and is not asked for again."""
+"""The journals of a cell, one for each shard and one for all that no shard answered: every answer is on disk before the
+next batch begins, and is not asked for again."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +18,42 @@ _Key = tuple[str, int, str]
 class Journal:
     """Answers in a file of JSON lines, one per question; an `AnswerLog`.
 
-    A kill can tear the last line; lines that cannot be read are passed over. The last line on a question counts.
+    A kill can tear the last line; lines that cannot be read are passed over. Of several lines on a question the last
+    one counts, but a failure never against an answer.
 
     Data on this machine may become other data in the meantime, so the answers of `local` tasks know the content of
     their questions, and those of others are not used.
     """
 
-    def __init__(self, path: Path, local: Container[str] = ()) -> None:
-        self.path, self._local = path, local
-        self._answers: dict[_Key, tuple[Answer, str]] = {}
-        self._torn = False
-        if path.exists():
-            content = path.read_bytes()
-            self._torn = not content.endswith(b"\n")
-            for line in content.split(b"\n"):
-                self._read(line)
+    def __init__(
+        self,
+        path: Path,
+        local: Container[str] = (),
+        others: Iterable[Path] = (),
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`others` are read too, as they are now; `check` is called before something is written, and may raise."""
+        self.path, self._local, self._check = path, local, check
+        self._answers: dict[_Key, dict[str, Answer]] = {}
+        for other in others:
+            if other != path:
+                self._read_file(other)
+        self._torn = self._read_file(path)
 
     def get(self, question: Question) -> Answer | None:
         """The answer of an earlier run; None if there is none, it was of another content, or it failed."""
-        answer, content = self._answers.get(question.key, (None, ""))
-        if answer is None or answer.failure or (content and content != self._content(question)):
-            return None
-        return answer
+        answer = self._kept(question)
+        return None if answer is None or answer.failure else answer
+
+    def failed(self, question: Question) -> bool:
+        """Whether it was asked before, with this content, and failed."""
+        answer = self._kept(question)
+        return answer is not None and bool(answer.failure)
 
     def add(self, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
         """Append the answers of a batch and sync them, in one step for all. Raises OSError where the disk is full."""
-        lines, added = [], {}
+        self._check()
+        lines, added = [], []
         for question, answer in zip(questions, answers, strict=True):
             task, doc_id, prompt = question.key
             entry = {
@@ -57,9 +68,23 @@ class Journal:
             content = self._content(question)
             entry |= {"shared": True} if answer.shared else {}
             lines.append(json.dumps({**entry, **({"content": content} if content else {})}))
-            added[question.key] = answer, content
+            added.append((question.key, content, answer))
         self._append("".join(f"{line}\n" for line in lines).encode())
-        self._answers |= added
+        for key, content, answer in added:
+            self._keep(key, content, answer)
+
+    def _kept(self, question: Question) -> Answer | None:
+        kept = self._answers.get(question.key)
+        # What does not know its content is of a task whose data is not on this machine, or of an older version.
+        return kept.get(self._content(question), kept.get("")) if kept else None
+
+    def _keep(self, key: _Key, content: str, answer: Answer) -> None:
+        kept = self._answers.setdefault(key, {})
+        if content in kept and answer.failure and not kept[content].failure:
+            return
+        if content:
+            kept.pop("", None)
+        kept[content] = answer
 
     def _content(self, question: Question) -> str:
         return question.content() if question.task in self._local else ""
@@ -78,6 +103,13 @@ class Journal:
             os.fsync(folder)
             os.close(folder)
 
+    def _read_file(self, path: Path) -> bool:
+        """Whether its last line is torn."""
+        content = path.read_bytes() if path.exists() else b"\n"
+        for line in content.split(b"\n"):
+            self._read(line)
+        return not content.endswith(b"\n")
+
     def _read(self, line: bytes) -> None:
         try:
             entry: dict[str, Any] = json.loads(line)
@@ -92,4 +124,4 @@ class Journal:
             key = str(entry["task"]), int(entry["doc_id"]), str(entry["prompt"])
         except (ValueError, TypeError, KeyError, IndexError):  # torn, or none of ours
             return
-        self._answers[key] = answer, str(entry.get("content", ""))
+        self._keep(key, str(entry.get("content", "")), answer)

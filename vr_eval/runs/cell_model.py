@@ -1,0 +1,79 @@
+"""The model of a cell, loaded when it is needed, and the numbers of it that a cell's record holds. Heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from vr_eval.catalog.backbone import Loading
+from vr_eval.config.cell import Cell
+from vr_eval.errors import InputError
+from vr_eval.measure.flops import prefill_flops
+from vr_eval.measure.parameters import parameter_counts
+from vr_eval.models.build import cell_model
+from vr_eval.models.lvlm import LVLM
+from vr_eval.models.processor import Processor
+from vr_eval.records.cell import CellRecord
+from vr_eval.records.costs import Parameters, PrefillFlops
+from vr_eval.records.folder import CellFolder
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What is counted of a model."""
+
+    parameters: Parameters
+    prefill: PrefillFlops
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in its inference version, where it is asked."""
+
+    model: LVLM
+    processor: Processor
+    numbers: Numbers
+
+
+class CellModel:
+    """The model of `cell` from its checkpoint (None: on random weights)."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        checkpoint: Path | None,
+        loading: Loading,
+        device: torch.device,
+        heard: Callable[[Numbers], None] = lambda numbers: None,
+    ) -> None:
+        """`heard` is told its numbers when it is loaded."""
+        self.cell, self.checkpoint, self.loading, self.device, self._heard = cell, checkpoint, loading, device, heard
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """Loads it once. Raises VrEvalError where that cannot be."""
+        model, processor = cell_model(self.cell, self.checkpoint, self.loading, self.device)
+        parameters = parameter_counts(model)  # those that were trained: the inference version merges some
+        model.to_inference()
+        if not self.loading.placed:
+            model.to(self.device)
+        numbers = Numbers(parameters, prefill_flops(model).rounded())
+        self._heard(numbers)
+        return Loaded(model, processor, numbers)
+
+
+def numbers_of_shards(folder: CellFolder) -> Numbers | None:
+    """Of a cell's model, as one of its shards wrote them down: what the id of a cell stands for has the same numbers
+    everywhere. None where no shard was begun."""
+    for shard in folder.shards():
+        try:
+            about = CellRecord.read(shard.about)
+        except InputError:  # killed before it was written, or damaged
+            continue
+        if about.parameters is not None and about.prefill is not None:
+            return Numbers(about.parameters, about.prefill)
+    return None
