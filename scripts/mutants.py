@@ -64,6 +64,7 @@ TESTS = {
     "models/encoding.py": "models/encoding models/downsample",
     "stats.py": "stats",
     "adapters/answering.py": "adapters/answering adapters/ending adapters/real_backbones",
+    "adapters/batches.py": "adapters/batches",
     "config/identity.py": "config/identity shipped",
     "models/reading.py": "models/reading",
     "training/typed.py": "training/typed training/columns",

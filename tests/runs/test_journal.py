@@ -76,3 +76,49 @@ def test_lines_that_are_none_of_ours_are_passed_over(path: Path) -> None:
     with path.open("ab") as file:
         file.write(b'[]\n{"task": 1}\n\xff\xfe\nnull\n')
     assert Journal(path).get(question(0)) == GOOD
+
+
+def test_other_journals_are_read_and_not_written(path: Path) -> None:
+    other = path.parent / "other.jsonl"
+    Journal(other).add([question(0)], [GOOD])
+    content = other.read_bytes()
+    journal = Journal(path, others=[other, path, path.parent / "nowhere.jsonl"])
+    assert journal.get(question(0)) == GOOD
+    journal.add([question(1)], [GOOD])
+    assert other.read_bytes() == content
+    assert Journal(path).get(question(0)) is None
+
+
+def test_a_failure_never_counts_against_an_answer_of_another_journal(path: Path) -> None:
+    other = path.parent / "other.jsonl"
+    Journal(other).add([question(0)], [GOOD])
+    Journal(path).add([question(0), question(1)], [FAILED, FAILED])
+    for journal in (Journal(path, others=[other]), Journal(other, others=[path])):
+        assert journal.get(question(0)) == GOOD
+        assert [journal.failed(question(number)) for number in range(3)] == [False, True, False]
+
+
+def test_answers_to_other_content_stand_side_by_side(path: Path) -> None:
+    def about(content: str) -> Question:
+        return Question("vr_toy_ocr", 0, "which?", {}, list, lambda: content)
+
+    local = {"vr_toy_ocr"}
+    other = path.parent / "other.jsonl"
+    later = Answer("tea", 1.0, 2)
+    Journal(other, local).add([about("new")], [later])
+    Journal(path, local).add([about("old")], [GOOD])
+    for journal in (Journal(path, local, [other]), Journal(other, local, [path])):
+        assert (journal.get(about("new")), journal.get(about("old"))) == (later, GOOD)
+        assert journal.get(about("newest")) is None
+        assert not journal.failed(about("newest"))
+
+
+def test_the_check_comes_before_anything_is_written(path: Path) -> None:
+    def lost() -> None:
+        raise RuntimeError("another worker has it")
+
+    journal = Journal(path, check=lost)
+    with pytest.raises(RuntimeError):
+        journal.add([question(0)], [GOOD])
+    assert not path.exists()
+    assert journal.get(question(0)) is None
