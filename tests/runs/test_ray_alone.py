@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -102,7 +103,9 @@ def test_a_port_that_is_no_cluster_is_given_up(
 def test_what_the_cluster_says_against_us_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another version of Python or Ray, or a machine that is no part of the cluster."""
     pytest.importorskip("ray")
-    monkeypatch.setattr(ray_cluster, "_TRY", "print('\"RuntimeError: Version mismatch:\\\\n    Ray: 2.1\\\\n\"')")
+    answer = "answer " + json.dumps("RuntimeError: Version mismatch:\n    Ray: 2.1\n")
+    said = f"(raylet) A node\n{answer}\nwas lost\n"
+    monkeypatch.setattr(ray_cluster, "_TRY", f"print({said!r})")
     with pytest.raises(InputError) as error:
         made(tmp_path, "auto")
     assert "no Ray cluster can be used: RuntimeError: Version mismatch: Ray: 2.1 (given: 'auto'" in str(error.value)

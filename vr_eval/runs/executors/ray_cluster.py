@@ -36,7 +36,7 @@ try:
     found = ""
 except BaseException as error:
     found = f"{type(error).__name__}: {error}"
-print(json.dumps(found))
+sys.stdout.write("\\nanswer " + json.dumps(found) + "\\n")
 """
 
 
@@ -101,8 +101,9 @@ def _check(address: str) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise _unusable(address, f"no Ray cluster answered within {ANSWER_SECONDS} s") from error
-    lines = done.stdout.splitlines()
-    wrong = json.loads(lines[-1]) if lines else f"ray ended with {done.returncode}"
+    # Ray prints news of the cluster too, from another thread.
+    answers = [line.removeprefix("answer ") for line in done.stdout.splitlines() if line.startswith("answer ")]
+    wrong = json.loads(answers[0]) if answers else f"ray ended with {done.returncode}"
     if wrong:
         raise _unusable(address, wrong)
 
