@@ -52,7 +52,6 @@ def test_a_run_leaves_everything_in_its_directory(grid: Grid, capsys: pytest.Cap
     assert {path.name for path in OUT.iterdir()} >= {
         "grid.yaml",
         "environment.json",
-        "lock",
         "cells",
         "records.parquet",
     }

@@ -17,9 +17,9 @@ from vr_eval.paths import home
 from vr_eval.places import check_all, check_home, check_temporary
 from vr_eval.probes.about import ProbedCell, ProbedData, ProbeRecord
 from vr_eval.probes.file import ProbePlan, label_of, probe_id, same_without_refusion
-from vr_eval.records.folder import LOCK, RunFolder
+from vr_eval.records.folder import RUN_LEASE, RunFolder
 from vr_eval.runs.folder import ANOTHER, check_place, is_empty
-from vr_eval.runs.lock import check_free, locked, waited_for
+from vr_eval.runs.lease import check_free, leased, waited_for
 from vr_eval.runs.plan import duration
 from vr_eval.runs.progress import Progress
 
@@ -40,7 +40,7 @@ def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *
     """
     run_dir = out or plan.run_dir
     _check_run_dir(run_dir, plan)
-    check_free(RunFolder(run_dir).lock)
+    check_free(RunFolder(run_dir).leases, RUN_LEASE)
     found = [(cell, find_checkpoint(cell)) for cell in plan.cells]
     ready = [(cell, folder) for cell, folder in found if folder is not None or cell.random_weights]
     lacking = [cell for cell, folder in found if folder is None and not cell.random_weights]
@@ -58,7 +58,7 @@ def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *
 
     started = time.monotonic()
     chosen, data = pick_device(device), load_data(plan.file)
-    with locked(RunFolder(run_dir).lock):
+    with leased(RunFolder(run_dir).leases, RUN_LEASE, f"runs {plan.file.name}"):
         results = _probe(plan, ready, data, chosen, dense=dense)
         about = _about(plan, ready, lacking, data, results, describe(new_run_id()), time.monotonic() - started)
         from vr_eval.probes.records import write_run
@@ -85,8 +85,9 @@ def _probe(
         failed[cell] = (reason.strip().splitlines() or [""])[0]
         Progress.say(f"{label_of(cell, plan.cells)}: FAILED: {failed[cell]}")
 
-    waiting = "process {} writes to the feature store; waiting for it"
-    with waited_for(session.folder / LOCK, lambda pid: Progress.say(waiting.format(pid))):
+    waiting = "the feature store is written by {}; waiting for it"
+    leases = session.folder / ".leases"
+    with waited_for(leases, "store", lambda holder: Progress.say(waiting.format(holder)), f"runs {plan.file.name}"):
         labels = {probe_id(cell): label_of(cell, plan.cells) for cell, _ in ready}
         for subjects in groups(session, ready, fail):
             Progress.say(f"features of {len(subjects)} models: {', '.join(labels[name] for name in subjects)}")

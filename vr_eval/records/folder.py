@@ -9,7 +9,8 @@ from pathlib import Path
 from vr_eval.errors import InputError
 from vr_eval.records.cell import CellRecord, MetricsRecord
 
-LOCK = "lock"
+RUN_LEASE = "run"
+"""The lease of a whole run, which its driver holds."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,14 @@ class RunFolder:
     path: Path
 
     @property
-    def lock(self) -> Path:
-        """Held by the process that writes here."""
-        return self.path / LOCK
+    def work(self) -> Path:
+        """What the processes of a run need while they work, and nobody else ever reads."""
+        return self.path / ".work"
+
+    @property
+    def leases(self) -> Path:
+        """Who works here (`runs.lease`): on the whole run, and on its cells."""
+        return self.work / "leases"
 
     @property
     def grid(self) -> Path:

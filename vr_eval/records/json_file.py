@@ -47,15 +47,27 @@ def read_json(kind: type[T], path: Path, hint: str = RUN_AGAIN) -> T:
         InputError: It cannot be read; or every key that is missing, unknown or of another type, with `hint`.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        message = f"the file is broken ({type(error).__name__})"
-        raise InputError(Problem(message, file=str(path), hint=hint)) from error
-    reader = _Reader(str(path), hint)
+        raise _broken(error, str(path), hint) from error
+    return parse_json(kind, text, str(path), hint)
+
+
+def parse_json(kind: type[T], text: str, file: str, hint: str = RUN_AGAIN) -> T:
+    """Like `read_json`, of the text that was read from `file`."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _broken(error, file, hint) from error
+    reader = _Reader(file, hint)
     record = reader.value(kind, content, None)
     if reader.problems:
         raise InputError(reader.problems)
     return typing.cast(T, record)
+
+
+def _broken(error: Exception, file: str, hint: str) -> InputError:
+    return InputError(Problem(f"the file is broken ({type(error).__name__})", file=file, hint=hint))
 
 
 class _Reader:

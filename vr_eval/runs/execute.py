@@ -26,11 +26,11 @@ from vr_eval.places import check_all, check_data_cache, check_home, check_hub_ca
 from vr_eval.processes import ALONE, Spread, processes
 from vr_eval.records.cell import CellRecord, MetricsRecord
 from vr_eval.records.columns import CellColumns
-from vr_eval.records.folder import CellFolder, RunFolder
+from vr_eval.records.folder import RUN_LEASE, CellFolder, RunFolder
 from vr_eval.records.json_file import plain, write_json
 from vr_eval.runs.content import changed_since, content_of, renew
 from vr_eval.runs.folder import check_run_dir, write_grid
-from vr_eval.runs.lock import check_free, locked
+from vr_eval.runs.lease import check_free, leased
 from vr_eval.runs.origins import several_commits
 from vr_eval.runs.plan import check_training_data
 from vr_eval.runs.progress import Progress
@@ -62,7 +62,7 @@ def run_grid(
     """
     run_dir = out or grid.run_dir
     check_run_dir(run_dir, grid)
-    check_free(RunFolder(run_dir).lock)
+    check_free(RunFolder(run_dir).leases, RUN_LEASE)
     content = content_of(grid)
     changed = {cell: changed_since(_folder(run_dir, cell, grid), content) for cell in grid.cells}
     pending = [cell for cell in grid.cells if changed[cell] or not _folder(run_dir, cell, grid).complete]
@@ -70,7 +70,7 @@ def run_grid(
         check_training_data(grid)
     _check_places(pending)
     session = _session(grid, pending, device, batch_size or grid.batch_size) if pending else None
-    with locked(RunFolder(run_dir).lock):
+    with leased(RunFolder(run_dir).leases, RUN_LEASE, f"runs {grid.name}"):
         check_run_dir(run_dir, grid)  # another run may have begun here meanwhile
         write_grid(run_dir, grid)
         _forget(grid, run_dir, changed, content)

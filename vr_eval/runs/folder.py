@@ -13,7 +13,7 @@ from vr_eval.config.grid import Grid
 from vr_eval.errors import InputError, Problem
 from vr_eval.files import write_atomic
 from vr_eval.methods.spec import MethodFile
-from vr_eval.records.folder import LOCK, RunFolder
+from vr_eval.records.folder import RunFolder
 
 ANOTHER = "Choose another run directory with --out DIR."
 
@@ -66,8 +66,8 @@ def check_place(run_dir: Path) -> bool:
 
 
 def is_empty(run_dir: Path) -> bool:
-    """Whether a folder holds nothing but the lock and hidden files."""
-    return all(entry.name == LOCK or entry.name.startswith(".") for entry in run_dir.iterdir())
+    """Whether a folder holds nothing but hidden files and the lock of an older version."""
+    return all(entry.name == "lock" or entry.name.startswith(".") for entry in run_dir.iterdir())
 
 
 def grid_text(grid: Grid) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from vr_eval.config.cell import Cell
 from vr_eval.config.checkpoint_folders import find_checkpoint, trained_checkpoint
 from vr_eval.processes import ALONE, Spread, is_first_process, processes
-from vr_eval.runs.lock import locked, waited_for
+from vr_eval.runs.lease import Holder, leased, waited_for
 from vr_eval.tracking import NOT_TRACKED, Tracking
 
 
@@ -27,16 +27,17 @@ def train_missing(
         VrEvalError: it cannot be trained, or processes that train together meet others that do.
     """
     folder = trained_checkpoint(cell)
-    if not is_first_process():  # the first one of those that train together holds the lock for all
+    if not is_first_process():  # the first one of those that train together holds the lease for all
         _train(cell, folder, device, spread, track)
         return folder
-    lock = folder.with_name(f"{folder.name}.lock")
+    leases, task = folder.parent / ".leases", f"trains {cell.label}"
 
-    def waiting(pid: str) -> None:
-        say(f"{cell.label}: process {pid} trains this checkpoint; waiting for it")
+    def waiting(holder: Holder) -> None:
+        say(f"{cell.label}: waiting for the same checkpoint: {holder}")
 
     # Of several processes, the others would already be training while the first one waits.
-    with locked(lock) if processes() > 1 else waited_for(lock, waiting):
+    together = processes() > 1
+    with leased(leases, folder.name, task) if together else waited_for(leases, folder.name, waiting, task):
         found = find_checkpoint(cell)
         if found is not None:
             return found
