@@ -12,6 +12,7 @@ import pytest
 from vr_eval import cli
 from vr_eval.errors import InputError, Problem, VrEvalError
 from vr_eval.processes import ALONE
+from vr_eval.runs.executors.options import WorkerOptions
 from vr_eval.tracking import Tracking
 
 ROOT = Path(cli.__file__).parents[2]
@@ -150,21 +151,25 @@ def test_run_passes_grid_place_device_and_batch_size_and_returns_the_exit_code(
     calls: list[object] = []
     fake(monkeypatch, "vr_eval.runs.execute", "run_grid", calls)
     arguments = ["run", "projectors", "--out", str(tmp_path), "--device", "cpu", "--batch-size", "5", "--limit", "3"]
-    assert cli.main([*arguments, "--track", "wandb"]) == 1
+    workers = ["--executor", "ray", "--workers", "7", "--shards", "3", "--retries", "0", "--address", "head:6379"]
+    assert cli.main([*arguments, "--track", "wandb", *workers]) == 1
     ((grid,), options) = calls[0]  # type: ignore[misc]
     assert grid.limit == 3  # type: ignore[has-type]
     track = Tracking("wandb", tmp_path.with_name(f"{tmp_path.name}.track"), "projectors")
-    assert options == {"out": tmp_path, "device": "cpu", "batch_size": 5, "track": track}  # type: ignore[has-type]
+    asked = WorkerOptions("ray", workers=7, shards=3, retries=0, address="head:6379")
+    expected = {"out": tmp_path, "device": "cpu", "batch_size": 5, "track": track, "options": asked}
+    assert options == expected  # type: ignore[has-type]
 
 
 def test_train_and_report_pass_their_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    fake(monkeypatch, "vr_eval.runs.execute", "train_grid", calls)
+    fake(monkeypatch, "vr_eval.runs.train", "train_grid", calls)
     fake(monkeypatch, "vr_eval.reporting", "build", calls)
     assert cli.main(["train", "projectors"]) == 1
     assert cli.main(["report", "runs/x"]) == 0
     track = Tracking("none", Path("runs/projectors.track"), "projectors")
-    assert calls[0][1] == {"device": "auto", "spread": ALONE, "track": track}  # type: ignore[index]
+    as_many_as_pay = WorkerOptions(workers=None)
+    assert calls[0][1] == {"device": "auto", "spread": ALONE, "track": track, "options": as_many_as_pay}  # type: ignore[index]
     assert calls[1] == ((Path("runs/x"),), {})
 
 

@@ -13,6 +13,7 @@ from vr_eval.api.runs import CellsFailedError
 from vr_eval.config.grid import Grid
 from vr_eval.errors import InputError
 from vr_eval.runs import execute
+from vr_eval.runs.executors.options import WorkerOptions
 from vr_eval.tracking import Tracking
 
 
@@ -36,7 +37,10 @@ def test_a_run_gives_its_folder_or_says_that_cells_failed(
 ) -> None:
     asked: list[tuple[str, Path, Tracking]] = []
 
-    def run_grid(grid: Grid, out: Path, device: str, batch_size: int | None, track: Tracking) -> int:
+    def run_grid(
+        grid: Grid, out: Path, device: str, batch_size: int | None, track: Tracking, options: WorkerOptions
+    ) -> int:
+        assert options.alone
         asked.append((grid.name, out, track))
         return code
 

@@ -24,7 +24,8 @@ from vr_eval.errors import InputError, VrEvalError
 from vr_eval.models.features import FeatureStore
 from vr_eval.records.columns import COLUMNS
 from vr_eval.runs.evaluate import Session
-from vr_eval.runs.execute import run_grid, train_grid
+from vr_eval.runs.execute import run_grid
+from vr_eval.runs.train import train_grid
 
 OUT = Path("runs/toys")
 WITH_REFUSION = "  - {projector: avg_pool, ratio: 4, refusion: vision_remember}"

@@ -6,6 +6,7 @@ batches. Shards are made of whole blocks, so that a question is in the same batc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import count, groupby
 
@@ -21,6 +22,11 @@ def in_batches(questions: Sequence[Question], batch_size: int) -> list[list[Ques
     size = BLOCK * batch_size
     blocks = [questions[start : start + size] for start in range(0, len(questions), size)]
     return [batch for block in blocks for batch in _sorted_batches(block, batch_size)]
+
+
+def blocks_of(sizes: Sequence[int], batch_size: int) -> int:
+    """How many blocks tasks of these sizes have in all."""
+    return sum(math.ceil(questions / (BLOCK * batch_size)) for questions in sizes)
 
 
 def part_of(sizes: Sequence[int], batch_size: int, index: int, shards: int) -> list[list[int]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vr_eval.config.grid import Grid, load_grid
 from vr_eval.errors import VrEvalError
 from vr_eval.records.folder import RunFolder
+from vr_eval.runs.executors.options import WorkerOptions
 from vr_eval.tracking import tracking
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def run(
     device: str = "auto",
     batch_size: int | None = None,
     track: str = "none",
+    workers: WorkerOptions | int = 1,
 ) -> Path:
     """Train what is missing, evaluate every cell, write records and report; returns the run directory.
 
@@ -42,6 +44,8 @@ def run(
         device: ``auto`` takes a GPU if there is one.
         batch_size: Questions answered at once; default the grid's.
         track: Who keeps curves and results, one of ``tracking.TOOLS``; they stand beside the run directory.
+        workers: How many processes on this machine do it, or ``WorkerOptions`` for Ray and Slurm. Several need what
+            multiprocessing needs of a script: ``if __name__ == "__main__":`` around its call.
 
     Raises:
         InputError: the grid, the run directory, a cache, the device or the tracker cannot be used.
@@ -52,7 +56,8 @@ def run(
 
     run_dir = Path(out) if out is not None else loaded.run_dir
     tracked = tracking(track, run_dir, loaded.name)
-    code = run_grid(loaded, out=run_dir, device=device, batch_size=batch_size, track=tracked)
+    options = WorkerOptions(workers=workers) if isinstance(workers, int) else workers
+    code = run_grid(loaded, out=run_dir, device=device, batch_size=batch_size, track=tracked, options=options)
     tracked.keep_results(run_dir)
     if code:
         raise CellsFailedError(run_dir, code)

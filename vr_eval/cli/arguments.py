@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vr_eval.cli import commands
+from vr_eval.runs.drive import RETRIES
+from vr_eval.runs.executors.options import EXECUTORS
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,7 +37,21 @@ def parser() -> argparse.ArgumentParser:
         "--batch-size", metavar="N", type=_positive, help="questions answered at once (default: the file's)"
     )
     _add_track(run)
+    _add_workers(run)
+    run.tail = _slurm_keys
     run.set_defaults(command=commands.run)
+
+    cell = kinds.add_parser("cell", help="evaluate one cell of a run directory, as its workers do")
+    cell.description = "Do one cell of a run that `vr-eval run` has begun, here; `vr-eval run` then goes on from it."
+    cell.add_argument("run_dir", metavar="RUN", type=_path, help="run directory, e.g. runs/projectors")
+    cell.add_argument("cell", metavar="ID", help="of the cell: `vr-eval plan --json` and `vr-eval status` name them")
+    cell.add_argument("--shard", metavar="I/N", help="the Ith of N parts of its questions only; nothing is scored")
+    cell.set_defaults(command=commands.cell)
+
+    status = kinds.add_parser("status", help="where a run stands: what is done, what runs where, what failed why")
+    status.add_argument("run_dir", metavar="RUN", type=_path, help="run directory, e.g. runs/projectors")
+    status.add_argument("--json", action="store_true", help="print it as JSON")
+    status.set_defaults(command=commands.status)
 
     plan = kinds.add_parser("plan", help="print what a run would do; creates nothing")
     plan.description = "Print the cells of a grid file, what is cached, what will be trained and the estimated time."
@@ -52,6 +68,8 @@ def parser() -> argparse.ArgumentParser:
     _add_device(train)
     _add_spread(train)
     _add_track(train)
+    _add_workers(train, shards=False)
+    train.tail = _slurm_keys
     train.set_defaults(command=commands.train)
 
     bench = kinds.add_parser("bench", help="measure what the cells of a grid cost: time, parameters, GFLOPs")
@@ -148,6 +166,20 @@ def _positive(text: str) -> int:
     return number
 
 
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= MOST:
+        raise argparse.ArgumentTypeError(f"must be a number, at least 0, at most {MOST}, not {text[:40]!r}")
+    return number
+
+
 def _add_grid(parser: argparse.ArgumentParser, *, limit: bool = True, optional: bool = False) -> None:
     text = "grid file, or the name of an ablation such as `projectors`"
     parser.add_argument("file", metavar="FILE", nargs="?" if optional else None, help=text)
@@ -191,6 +223,25 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--track", choices=TOOLS, default="none", help=text)
 
 
+def _add_workers(parser: argparse.ArgumentParser, *, shards: bool = True) -> None:
+    text = "cells are done side by side; records and report are the same, whoever does them"
+    workers = parser.add_argument_group("who does it", text)
+    workers.add_argument("--executor", choices=EXECUTORS, default="local", help="processes here, Ray or Slurm (local)")
+    text = "tasks at once (default: as many as there are GPUs, or cores, or as the cluster gives)"
+    workers.add_argument("--workers", metavar="N", type=_positive, help=text)
+    if shards:
+        text = "cut each cell's questions into N parts (default: as many as keep all workers busy)"
+        workers.add_argument("--shards", metavar="N", type=_positive, help=text)
+    text = f"what fails by itself is tried again so often (default: {RETRIES}); what lost its node, as often as needed"
+    workers.add_argument("--retries", metavar="N", type=_count, default=RETRIES, help=text)
+    workers.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster (default: one on this machine)")
+    workers.add_argument("--cpus", metavar="N", type=_share, default=1.0, help="of Ray, cores of a task (default: 1)")
+    text = "of Ray, GPUs of a task, 0.5 for two tasks on one (default: one, where this machine has one too)"
+    workers.add_argument("--gpus", metavar="N", type=_share, help=text)
+    text = "of Slurm: partition=NAME, gpus=1, minutes=120, ..., or a file of them; may be given several times"
+    workers.add_argument("--slurm", metavar="KEY=VALUE", action="append", default=[], help=text)
+
+
 def _add_random(parser: argparse.ArgumentParser) -> None:
     text = "weights drawn from a seed: true shapes, nothing fetched or trained; such results are marked as random"
     parser.add_argument("--random-weights", action="store_true", default=None, help=text)
@@ -208,6 +259,12 @@ def _grid_keys() -> str:
     from vr_eval.config.schema import document_keys
 
     return document_keys()
+
+
+def _slurm_keys() -> str:
+    from vr_eval.runs.executors.slurm_options import slurm_keys_text
+
+    return "\n".join(["keys of --slurm:", *slurm_keys_text(80)])
 
 
 def _probe_keys() -> str:

@@ -12,6 +12,7 @@ from vr_eval.errors import sanitize_terminal
 if TYPE_CHECKING:
     from vr_eval.config.grid import Grid
     from vr_eval.methods.spec import MethodFile
+    from vr_eval.runs.executors.options import WorkerOptions
 
 
 def _load(options: argparse.Namespace) -> Grid:
@@ -50,19 +51,48 @@ def run(options: argparse.Namespace) -> int:
     grid = _load(options)
     from vr_eval.api.runs import run
 
-    run(grid, options.out, options.device, grid.batch_size, options.track)
+    run(grid, options.out, options.device, grid.batch_size, options.track, _workers(options))
     return 0
+
+
+def cell(options: argparse.Namespace) -> int:
+    from vr_eval.runs.by_hand import do_cell
+
+    return do_cell(options.run_dir, options.cell, options.shard)
+
+
+def status(options: argparse.Namespace) -> int:
+    from vr_eval.runs.status import status_of
+
+    found = status_of(options.run_dir)
+    print(found.to_json() if options.json else found.to_text())
+    return 0
+
+
+def _workers(options: argparse.Namespace) -> WorkerOptions:
+    from vr_eval.runs.executors.options import WorkerOptions
+
+    return WorkerOptions(
+        executor=options.executor,
+        workers=options.workers,
+        shards=getattr(options, "shards", None),
+        retries=options.retries,
+        address=options.address,
+        cpus=options.cpus,
+        gpus=options.gpus,
+        slurm=tuple(options.slurm),
+    )
 
 
 def train(options: argparse.Namespace) -> int:
     grid = _load(options)
     from vr_eval.processes import Spread
-    from vr_eval.runs.execute import train_grid
+    from vr_eval.runs.train import train_grid
     from vr_eval.tracking import tracking
 
     track = tracking(options.track, grid.run_dir, grid.name)
     spread = Spread(options.device_batch, options.fsdp, options.checkpoint_activations)
-    return train_grid(grid, device=options.device, spread=spread, track=track)
+    return train_grid(grid, device=options.device, spread=spread, track=track, options=_workers(options))
 
 
 def bench(options: argparse.Namespace) -> int:

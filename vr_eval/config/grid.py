@@ -91,6 +91,10 @@ class Grid:
         """Whether ``cell`` has the baseline's configuration, with any seed."""
         return self.baseline is not None and dataclasses.replace(cell, seed=self.baseline.seed) == self.baseline
 
+    def name_of(self, cell: Cell) -> str:
+        """A cell for people: its label, and its seed where there are several."""
+        return cell.label if len(self.seeds) == 1 else f"{cell.label} (seed {cell.seed})"
+
     def to_yaml(self) -> str:
         """A grid file without products or defaults that loads to this same grid."""
         content: dict[str, object] = {

@@ -96,13 +96,23 @@ class RunFolder:
 
     @property
     def work(self) -> Path:
-        """What the processes of a run need while they work, and nobody else ever reads."""
+        """What driver and workers tell each other; no report needs it."""
         return self.path / ".work"
 
     @property
+    def settings(self) -> Path:
+        """How its cells are worked on (`runs.settings`)."""
+        return self.work / "settings.json"
+
+    @property
     def leases(self) -> Path:
-        """Who works here (`runs.lease`): on the whole run, and on its cells."""
+        """Who is at work here (`runs.lease`)."""
         return self.work / "leases"
+
+    @property
+    def logs(self) -> Path:
+        """What workers on this machine print."""
+        return self.work / "logs"
 
     @property
     def grid(self) -> Path:

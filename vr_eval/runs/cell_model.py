@@ -14,7 +14,7 @@ from vr_eval.config.cell import Cell
 from vr_eval.errors import InputError
 from vr_eval.measure.flops import prefill_flops
 from vr_eval.measure.parameters import parameter_counts
-from vr_eval.models.build import cell_model
+from vr_eval.models.build import cell_model, set_training_free
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor
 from vr_eval.records.cell import CellRecord
@@ -39,31 +39,58 @@ class Loaded:
     numbers: Numbers
 
 
+class Models:
+    """Loads models, and keeps the last one: cells that differ in training-free methods alone share a checkpoint."""
+
+    def __init__(self, loading: Loading, device: torch.device) -> None:
+        self.loading, self.device = loading, device
+        self._checkpoint: Path | None = None
+        self._kept: tuple[LVLM, Processor, Parameters] | None = None
+
+    def of(self, cell: Cell, checkpoint: Path | None) -> Loaded:
+        """The model of `cell` from its checkpoint (None: on random weights); what came before it is of no use then.
+
+        Raises:
+            VrEvalError: it cannot be loaded.
+        """
+        if self._kept is not None and checkpoint is not None and checkpoint == self._checkpoint:
+            set_training_free(self._kept[0], cell)
+        else:
+            self._kept = None  # before the next one is loaded, or both would be in memory
+            self._kept = self._load(cell, checkpoint)
+            self._checkpoint = checkpoint
+        model, processor, parameters = self._kept
+        return Loaded(model, processor, Numbers(parameters, prefill_flops(model).rounded()))
+
+    def _load(self, cell: Cell, checkpoint: Path | None) -> tuple[LVLM, Processor, Parameters]:
+        model, processor = cell_model(cell, checkpoint, self.loading, self.device)
+        parameters = parameter_counts(model)  # those that were trained: the inference version merges some
+        model.to_inference()
+        if not self.loading.placed:
+            model.to(self.device)
+        return model, processor, parameters
+
+
 class CellModel:
     """The model of `cell` from its checkpoint (None: on random weights)."""
 
     def __init__(
         self,
+        models: Models,
         cell: Cell,
         checkpoint: Path | None,
-        loading: Loading,
-        device: torch.device,
         heard: Callable[[Numbers], None] = lambda numbers: None,
     ) -> None:
         """`heard` is told its numbers when it is loaded."""
-        self.cell, self.checkpoint, self.loading, self.device, self._heard = cell, checkpoint, loading, device, heard
+        self.cell = cell
+        self._models, self._checkpoint, self._heard = models, checkpoint, heard
 
     @cached_property
     def loaded(self) -> Loaded:
         """Loads it once. Raises VrEvalError where that cannot be."""
-        model, processor = cell_model(self.cell, self.checkpoint, self.loading, self.device)
-        parameters = parameter_counts(model)  # those that were trained: the inference version merges some
-        model.to_inference()
-        if not self.loading.placed:
-            model.to(self.device)
-        numbers = Numbers(parameters, prefill_flops(model).rounded())
-        self._heard(numbers)
-        return Loaded(model, processor, numbers)
+        loaded = self._models.of(self.cell, self._checkpoint)
+        self._heard(loaded.numbers)
+        return loaded
 
 
 def numbers_of_shards(folder: CellFolder) -> Numbers | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vr_eval.adapters.answering import Answerer, CellError
-from vr_eval.adapters.batches import part_of
+from vr_eval.adapters.batches import blocks_of, part_of
 from vr_eval.adapters.data import commit_of
 from vr_eval.adapters.lmms import VrEval, answer_part, evaluate
 from vr_eval.adapters.lmms_tasks import load_tasks
@@ -31,7 +31,7 @@ from vr_eval.records.columns import CellColumns, SampleColumns
 from vr_eval.records.folder import CellFolder
 from vr_eval.records.frame import sample_frame, write_frame
 from vr_eval.records.json_file import plain
-from vr_eval.runs.cell_model import CellModel, Numbers, numbers_of_shards
+from vr_eval.runs.cell_model import CellModel, Models, Numbers, numbers_of_shards
 from vr_eval.runs.content import content_of
 from vr_eval.runs.device import pick_device
 from vr_eval.runs.journal import Journal
@@ -79,6 +79,7 @@ class Session:
         self.shared = shared
         self._dealt_by = dealt_by or batch_size
         self.device = pick_device(device)
+        self.models = Models(grid.loading, self.device)
         self.tasks = load_tasks([task for _, task in grid.tasks], grid.tasks_path)
         self.local = {task for task, content in content_of(grid).items() if "data" in content}
         commits = {name: commit_of(task.dataset[task.config.test_split]) for name, task in self.tasks.items()}
@@ -87,6 +88,11 @@ class Session:
         sizes = [len(task.eval_docs) for task in self.tasks.values()]
         self._sizes = [min(size, grid.limit or size) for size in sizes]
         self.questions = sum(self._sizes)
+
+    @property
+    def blocks(self) -> int:
+        """Into how many shards the questions of one cell can be cut, at most."""
+        return max(1, blocks_of(self._sizes, self._dealt_by))
 
     def questions_of(self, shard: Shard) -> int:
         """Questions of one cell that are this shard's."""
@@ -111,7 +117,7 @@ class Session:
             VrEvalError: it cannot be loaded or evaluated.
         """
         started = time.monotonic()
-        model = CellModel(cell, checkpoint, self.grid.loading, self.device)
+        model = CellModel(self.models, cell, checkpoint)
         numbers = numbers_of_shards(folder) or model.loaded.numbers
         lm = self._asked(model, Journal(folder.journal, self.local, folder.journals(), check), progress)
         name = cell_id(cell, self.grid)
@@ -145,7 +151,7 @@ class Session:
         def write_down(numbers: Numbers) -> None:
             self._about(cell, checkpoint, numbers).write(mine.about)
 
-        model = CellModel(cell, checkpoint, self.grid.loading, self.device, write_down)
+        model = CellModel(self.models, cell, checkpoint, write_down)
         lm = self._asked(model, Journal(mine.journal, self.local, folder.journals(), check), progress)
         try:
             for task, part in zip(self.tasks.values(), self._parts(shard), strict=True):

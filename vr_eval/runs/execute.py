@@ -1,4 +1,6 @@
-"""`vr-eval run` and `vr-eval train`: every cell of a grid, one after the other, in one process.
+"""`vr-eval run`: every cell of a grid, by one process or by many workers.
+
+This is the driver, which alone writes the grid, the records and the report.
 
 A cell's folder is named by its content hash, so results are either what this grid asks for or not looked at. Nothing
 heavy is imported unless a cell is left to do.
@@ -6,35 +8,28 @@ heavy is imported unless a cell is left to do.
 
 from __future__ import annotations
 
-import errno
-import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vr_eval.catalog.task_content import Content, asked_again
-from vr_eval.checksums import DamagedError
 from vr_eval.config.cell import Cell
 from vr_eval.config.checkpoint_folders import find_checkpoint
 from vr_eval.config.grid import Grid
-from vr_eval.config.identity import cell_id, checkpoint_id
-from vr_eval.errors import InputError, Problem, VrEvalError, sanitize_terminal
-from vr_eval.files import write_atomic
+from vr_eval.config.identity import cell_id
 from vr_eval.places import check_all, check_data_cache, check_home, check_hub_cache, check_temporary
-from vr_eval.processes import ALONE, Spread, processes
-from vr_eval.records.cell import CellRecord, MetricsRecord
-from vr_eval.records.columns import CellColumns
 from vr_eval.records.folder import RUN_LEASE, CellFolder, RunFolder
-from vr_eval.records.json_file import plain, write_json
+from vr_eval.records.json_file import write_json
 from vr_eval.runs.content import changed_since, content_of, renew
+from vr_eval.runs.executors.options import ALONE, WorkerOptions
 from vr_eval.runs.folder import check_run_dir, write_grid
 from vr_eval.runs.lease import check_free, leased
 from vr_eval.runs.origins import several_commits
 from vr_eval.runs.plan import check_training_data
 from vr_eval.runs.progress import Progress
-from vr_eval.runs.training import train_missing
+from vr_eval.runs.settings import Settings
+from vr_eval.runs.tasks import CellOutcome
 from vr_eval.tracking import NOT_TRACKED, Tracking
 
 
@@ -44,6 +39,7 @@ def run_grid(
     device: str = "auto",
     batch_size: int | None = None,
     track: Tracking = NOT_TRACKED,
+    options: WorkerOptions = ALONE,
 ) -> int:
     """Train what is missing, evaluate every cell, write records and report; returns the exit code.
 
@@ -55,29 +51,39 @@ def run_grid(
         device: `auto` takes a GPU if there is one.
         batch_size: questions answered at once; default the grid's.
         track: who draws the curves of what is trained.
+        options: who does it; default this process.
 
     Raises:
-        InputError: the run directory, a cache, the device or the tasks' data cannot be used (then nothing is created),
-            or the disk is full (then what was computed is kept).
+        InputError: the run directory, a cache, the device, the workers or the tasks' data cannot be used (then nothing
+            is created), or the disk is full (then what was computed is kept).
     """
+    options.check()
     run_dir = out or grid.run_dir
+    run = RunFolder(run_dir)
     check_run_dir(run_dir, grid)
-    check_free(RunFolder(run_dir).leases, RUN_LEASE)
+    check_free(run.leases, RUN_LEASE)
     content = content_of(grid)
     changed = {cell: changed_since(_folder(run_dir, cell, grid), content) for cell in grid.cells}
     pending = [cell for cell in grid.cells if changed[cell] or not _folder(run_dir, cell, grid).complete]
     if any(find_checkpoint(cell) is None and cell.trained for cell in pending):
         check_training_data(grid)
     _check_places(pending)
+    if pending and options.executor == "local" and not options.alone:
+        from vr_eval.runs.executors.local import warm_up
+
+        warm_up()
     session = _session(grid, pending, device, batch_size or grid.batch_size) if pending else None
-    with leased(RunFolder(run_dir).leases, RUN_LEASE, f"runs {grid.name}"):
+    with leased(run.leases, RUN_LEASE, f"drives {grid.name}"):
         check_run_dir(run_dir, grid)  # another run may have begun here meanwhile
         write_grid(run_dir, grid)
         _forget(grid, run_dir, changed, content)
-        failed: dict[str, _Failure] = {}
+        failed: Mapping[str, CellOutcome] = {}
         if session is not None:
-            write_json(session.environment, RunFolder(run_dir).environment)
-            failed = _evaluate(session, pending, run_dir, content, track)
+            write_json(session.environment, run.environment)
+            settings = Settings.of(grid, session.environment.run_id, device, batch_size or grid.batch_size, track)
+            from vr_eval.runs.crew import Crew
+
+            failed = Crew(run, grid, settings, options).evaluate(pending, session)
         else:
             Progress.say(f"all {len(grid.cells)} cells are evaluated already")
         _sort_out(run_dir, {cell_id(cell, grid) for cell in grid.cells})
@@ -86,46 +92,10 @@ def run_grid(
         Progress.say(warning)
     if failed:
         Progress.say(f"{len(failed)} of {len(grid.cells)} cells failed; the same command tries them again:")
-        for label, failure in failed.items():
-            Progress.say(f"  {label}: see {failure.file}")
-    return max((failure.exit_code for failure in failed.values()), default=0)
-
-
-def train_grid(grid: Grid, device: str = "auto", spread: Spread = ALONE, track: Tracking = NOT_TRACKED) -> int:
-    """Train the checkpoints of `grid` that are missing; returns the exit code.
-
-    Raises:
-        InputError: there is no such device, nothing to train or to train on, no place to keep it, or the disk is full.
-        Exception: whatever makes a cell fail that several processes train together; the others wait for this one.
-    """
-    if grid.random_weights:
-        hint = "Leave random_weights out of the file to train what the backbone publishes."
-        raise InputError(Problem("random weights are never trained", grid.source, key="random_weights", hint=hint))
-    missing = list({checkpoint_id(cell): cell for cell in grid.cells if find_checkpoint(cell) is None}.values())
-    if not missing:
-        Progress.say(f"all checkpoints of {grid.name} are there already")
-        return 0
-    if any(cell.trained for cell in missing):
-        check_training_data(grid)
-    check_all(check_home, partial(check_hub_cache, _models(missing)))
-    from vr_eval.runs.device import pick_device
-
-    pick_device(device)
-    progress = Progress(len(missing))
-    failed = []
-    for cell in missing:
-        try:
-            path = train_missing(cell, progress.say, device, spread, track)
-            progress.finished(f"{_name(cell, grid)}: trained, {path}")
-        except Exception as error:  # one failing cell must not stop the others
-            if processes() > 1:
-                raise
-            _stop_if_full(error)
-            failed.append(_name(cell, grid))
-            progress.finished(f"{failed[-1]}: FAILED: {_first_line(error)}")
-            if not isinstance(error, VrEvalError):
-                progress.say(traceback.format_exc())
-    return 1 if failed else 0
+        for cell in grid.cells:
+            if cell_id(cell, grid) in failed:
+                Progress.say(f"  {grid.name_of(cell)}: see {_folder(run_dir, cell, grid).error}")
+    return max((outcome.exit_code for outcome in failed.values()), default=0)
 
 
 def _check_places(pending: Sequence[Cell]) -> None:
@@ -133,10 +103,10 @@ def _check_places(pending: Sequence[Cell]) -> None:
     if pending:
         trains = any(find_checkpoint(cell) is None and not cell.random_weights for cell in pending)
         home = (check_home,) if trains else ()
-        check_all(check_temporary, check_data_cache, *home, partial(check_hub_cache, _models(pending)))
+        check_all(check_temporary, check_data_cache, *home, partial(check_hub_cache, models_of(pending)))
 
 
-def _models(cells: Sequence[Cell]) -> list[str]:
+def models_of(cells: Sequence[Cell]) -> list[str]:
     """What these cells load from the hub; folders and random weights need no cache."""
     names = (source.name for cell in cells if not cell.random_weights for source in cell.spec.sources)
     return [name for name in dict.fromkeys(names) if not Path(name).is_dir()]
@@ -149,14 +119,6 @@ def _session(grid: Grid, pending: Sequence[Cell], device: str, batch_size: int) 
     from vr_eval.runs.evaluate import Session
 
     return Session(grid, pending, device, batch_size, describe(new_run_id()))
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """Where a cell's traceback is, and what the command ends with because of it."""
-
-    file: Path
-    exit_code: int
 
 
 def _forget(
@@ -182,38 +144,6 @@ def _by_task(changed: Mapping[Cell, Mapping[str, str]]) -> dict[str, tuple[str, 
         for task, what in of_cell.items():
             found[task] = what, found.get(task, (what, 0))[1] + 1
     return found
-
-
-def _evaluate(
-    session: Any, pending: Sequence[Cell], run_dir: Path, content: Mapping[str, Content], track: Tracking
-) -> dict[str, _Failure]:
-    """Evaluate the cells; those that failed by label."""
-    grid, progress = session.grid, Progress(len(pending))
-    failed = {}
-    for cell in pending:
-        folder, name = _folder(run_dir, cell, grid), _name(cell, grid)
-        try:
-            checkpoint = None
-            if not cell.random_weights:
-                found = find_checkpoint(cell)
-                checkpoint = found or train_missing(cell, progress.say, session.device.type, track=track)
-            renew(folder, content)
-            with progress.cell(name, session.questions) as answered:
-                metrics = session.run(cell, checkpoint, folder, answered)
-            progress.finished(f"{name}: {_summary(metrics)}")
-        except Exception as error:  # one failing cell must not stop the others, whatever it is
-            _stop_if_full(error)
-            _write_failure(folder, cell, grid, error)
-            failed[name] = _Failure(folder.error, error.exit_code if isinstance(error, DamagedError) else 1)
-            progress.finished(f"{name}: FAILED: {_first_line(error)}")
-    return failed
-
-
-def _write_failure(folder: CellFolder, cell: Cell, grid: Grid, error: Exception) -> None:
-    write_atomic(folder.error, "".join(traceback.format_exception(error)))
-    if not folder.evaluated:  # results of an earlier run, of which some questions were tried again, stay
-        columns = plain(CellColumns.of(cell, grid))
-        CellRecord(**columns, status="failed", failure=_first_line(error)).write(folder.about)
 
 
 def _sort_out(run_dir: Path, current: set[str]) -> None:
@@ -242,34 +172,3 @@ def _report(run_dir: Path, grid: Grid, tasks: Any) -> None:
 
 def _folder(run_dir: Path, cell: Cell, grid: Grid) -> CellFolder:
     return RunFolder(run_dir).cell(cell_id(cell, grid))
-
-
-def _name(cell: Cell, grid: Grid) -> str:
-    return cell.label if len(grid.seeds) == 1 else f"{cell.label} (seed {cell.seed})"
-
-
-def _summary(metrics: MetricsRecord) -> str:
-    scores = [f"{name} {_shown(task.score)}" for name, task in metrics.tasks.items()]
-    failures = metrics.failures
-    return ", ".join(scores) + (f"; {failures} questions failed, the same command asks them again" if failures else "")
-
-
-def _shown(score: float | None) -> str:
-    return "-" if score is None else f"{score:.1f}"
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [""])[0]
-    return sanitize_terminal(line if isinstance(error, VrEvalError) else f"{type(error).__name__}: {line}")
-
-
-def _stop_if_full(error: BaseException) -> None:
-    """A full disk is no matter of one cell. Raises InputError."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            if isinstance(error, InputError):
-                raise error
-            hint = "Free some space and run the same command again: what is finished is kept."
-            raise InputError(Problem(f"the disk is full: {cause}", hint=hint)) from error
-        cause = cause.__cause__ or cause.__context__

@@ -20,7 +20,7 @@ class Progress:
 
     def __init__(self, cells: int) -> None:
         self.cells = cells
-        self._done = 0
+        self.done = 0
         self._started = time.monotonic()
 
     @staticmethod
@@ -32,14 +32,14 @@ class Progress:
     @contextmanager
     def cell(self, label: str, questions: int) -> Iterator[Any]:
         """A bar over the questions of one cell (none where stderr is no terminal); yields how it is moved on."""
-        name = f"[{self._done + 1}/{self.cells}] {label}"
+        name = f"[{self.done + 1}/{self.cells}] {label}"
         with tqdm(total=questions, desc=name, unit="q", file=sys.stderr, leave=False, disable=None) as bar:
             yield bar.update
 
     def finished(self, text: str) -> None:
         """Say how a cell ended, and about how long the rest will take."""
-        self._done += 1
-        left = self.cells - self._done
+        self.done += 1
+        left = self.cells - self.done
         elapsed = time.monotonic() - self._started
-        rest = f", about {duration(elapsed / self._done * left)} left" if left else ""
-        self.say(f"[{self._done}/{self.cells}] {text} ({duration(elapsed)}{rest})")
+        rest = f", about {duration(elapsed / self.done * left)} left" if left else ""
+        self.say(f"[{self.done}/{self.cells}] {text} ({duration(elapsed)}{rest})")

@@ -1,6 +1,6 @@
 """Tasks, the units of work of a run: to train a checkpoint, to evaluate cells, to answer a part of a cell's questions.
 
-Light. A task says what is done by the ids of cells, so that it can be sent anywhere; the rest lies in the run directory.
+Light. A task says what is done by the ids of cells, so that it can be sent anywhere; the rest is in the run directory.
 """
 
 from __future__ import annotations

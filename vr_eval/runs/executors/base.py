@@ -1,4 +1,4 @@
-"""What an executor is: it starts tasks and says how they ended. It decides nothing: order and retries are the driver's."""
+"""What an executor is: it starts tasks and says how they ended. Order and retries are the driver's."""
 
 from __future__ import annotations
 

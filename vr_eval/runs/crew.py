@@ -1,0 +1,148 @@
+"""The workers of one command: from cells to tasks and an executor, and what is said of how they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from vr_eval.config.cell import Cell
+from vr_eval.config.grid import Grid
+from vr_eval.config.identity import cell_id
+from vr_eval.records.folder import RunFolder
+from vr_eval.runs.drive import Drive
+from vr_eval.runs.executors.base import Executor
+from vr_eval.runs.executors.inline import InlineExecutor
+from vr_eval.runs.executors.local import LocalExecutor, Share
+from vr_eval.runs.executors.options import WorkerOptions, cluster_executor
+from vr_eval.runs.executors.shares import has_gpu, shares_of
+from vr_eval.runs.graph import tasks_of, trainings
+from vr_eval.runs.progress import Progress
+from vr_eval.runs.settings import Settings
+from vr_eval.runs.tasks import CellOutcome, Task
+from vr_eval.runs.watch import watching
+from vr_eval.runs.worker import Worker, work
+
+if TYPE_CHECKING:
+    from vr_eval.runs.evaluate import Session
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Whoever does the tasks of a run directory."""
+
+    run: RunFolder
+    grid: Grid
+    settings: Settings
+    options: WorkerOptions
+
+    def evaluate(self, cells: Sequence[Cell], session: Session) -> dict[str, CellOutcome]:
+        """Evaluate `cells`, training what they lack; by id how those failed that did.
+
+        Raises:
+            InputError: nobody can go on.
+        """
+        blocks = session.blocks
+        shares = self._shares(len(cells) * blocks)
+        workers = len(shares) or self.options.workers or 1
+        tasks = tasks_of(cells, self.grid, self._shards(len(cells), workers, blocks))
+        progress, failed = Progress(len(cells)), dict[str, CellOutcome]()
+
+        def ended(task: Task, outcomes: Sequence[CellOutcome]) -> None:
+            for outcome in outcomes:
+                name = self._label(outcome.cell)
+                if outcome.error and outcome.cell not in failed:
+                    failed[outcome.cell] = outcome
+                    progress.finished(f"{name}: FAILED: {outcome.error}")
+                elif not outcome.error and task.kind == "evaluate" and task.shard is None:
+                    progress.finished(f"{name}: {outcome.summary}")
+
+        self._drive(tasks, self._executor(shares, progress, session), ended, progress)
+        return failed
+
+    def train(self, cells: Sequence[Cell]) -> dict[str, CellOutcome]:
+        """Train the checkpoints that `cells` lack; by a cell's id how those failed that did.
+
+        Raises:
+            InputError: nobody can go on.
+        """
+        tasks = list(trainings(cells, self.grid).values())
+        progress, failed = Progress(len(tasks)), dict[str, CellOutcome]()
+
+        def ended(task: Task, outcomes: Sequence[CellOutcome]) -> None:
+            name, outcome = self._label(task.cells[0]), outcomes[0]
+            if outcome.error:
+                failed[outcome.cell] = outcome
+                progress.finished(f"{name}: FAILED: {outcome.error}")
+            else:
+                progress.finished(f"{name}: trained, {outcome.summary}")
+
+        self._drive(tasks, self._executor(self._shares(len(tasks)), progress), ended, progress)
+        return failed
+
+    def _drive(
+        self,
+        tasks: Sequence[Task],
+        executor: Executor,
+        ended: Callable[[Task, Sequence[CellOutcome]], None],
+        progress: Progress,
+    ) -> None:
+        here = isinstance(executor, InlineExecutor)  # whose tasks show how far they are themselves
+        with nullcontext(lambda: None) if here else watching(self.run, progress) as look:
+            drive = Drive(executor, ended, progress.say, self._words, self._standing, look, self.options.retries)
+            try:
+                drive.run(tasks)
+            finally:
+                executor.cancel()
+
+    def _shares(self, most: int) -> list[Share]:
+        """How this machine is divided among at most so many workers; nothing where the workers are a cluster's."""
+        if self.options.executor != "local":
+            return []
+        if self.options.workers == 1:
+            return [Share(1, None, {})]
+        return shares_of(self.settings.device, self.options.workers, most, embedded=not self.grid.spec.sources)
+
+    def _executor(self, shares: Sequence[Share], progress: Progress, session: Session | None = None) -> Executor:
+        if len(shares) == 1:
+            self.settings.write(self.run)
+            worker = Worker(self.run, self.grid, self.settings, progress.say, progress.cell)
+            worker.session = session
+            return InlineExecutor(worker.do)
+        self.settings.sharing().write(self.run)
+        if shares:
+            progress.say(f"{len(shares)} workers on this machine; what they print goes to {self.run.logs}")
+            return LocalExecutor(self.run.path, shares, self.run.logs, work)
+        return cluster_executor(self.options, self.run.path, work, gpu=has_gpu(self.settings.device))
+
+    def _shards(self, cells: int, workers: int, blocks: int) -> list[int]:
+        """Into how many parts each cell's questions are cut; by default only those of cells that leave workers idle."""
+        if self.options.shards is not None:
+            return [min(self.options.shards, blocks)] * cells
+        last = cells % workers
+        parts = min(workers // last, blocks) if last else 1
+        return [1] * (cells - last) + [parts] * last
+
+    def _standing(self, task: Task) -> object:
+        """How far a task has got: answers that are kept, and files of a training."""
+        from vr_eval.config.checkpoint_folders import trained_checkpoint
+
+        if task.kind == "train":
+            cell = self._cells[task.cells[0]]
+            folder = trained_checkpoint(cell)
+            return sorted(str(path) for path in folder.with_name(f"{folder.name}.training").glob("*/*"))
+        kept = (path for name in task.cells for path in self.run.cell(name).journals())
+        return [(path, path.stat().st_size) for path in kept]
+
+    @cached_property
+    def _cells(self) -> dict[str, Cell]:
+        return {cell_id(cell, self.grid): cell for cell in self.grid.cells}
+
+    def _label(self, name: str) -> str:
+        return self.grid.name_of(self._cells[name])
+
+    def _words(self, task: Task) -> str:
+        part = f" ({task.shard.text})" if task.shard else ""
+        return f"{self._label(task.cells[0])}{part}" + (", training" if task.kind == "train" else "")
