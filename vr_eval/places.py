@@ -35,12 +35,12 @@ def data_cache() -> Path:
 
 def check_home() -> None:
     """For what trains or keeps features. Raises InputError if ``home()`` is unknown or cannot be written."""
-    _check(home(), "VR_EVAL_HOME")
+    check_writable(home(), "VR_EVAL_HOME")
 
 
 def check_data_cache() -> None:
     """For what reads data with `datasets`. Raises InputError if its cache is unknown or cannot be written."""
-    _check(data_cache(), "HF_DATASETS_CACHE")
+    check_writable(data_cache(), "HF_DATASETS_CACHE")
 
 
 def check_hub_cache(models: Sequence[str]) -> None:
@@ -53,7 +53,7 @@ def check_hub_cache(models: Sequence[str]) -> None:
         return
     folder = hub_cache()
     if not all(os.path.isdir(folder / f"models--{name.replace('/', '--')}") for name in models):  # noqa: PTH112
-        _check(folder, "HF_HOME")
+        check_writable(folder, "HF_HOME")
 
 
 def check_temporary() -> None:
@@ -118,7 +118,8 @@ def nearest_existing(folder: Path) -> Path:
     return next((path for path in (folder, *folder.absolute().parents) if os.path.exists(path)), Path("/"))  # noqa: PTH110
 
 
-def _check(folder: Path, variable: str) -> None:
+def check_writable(folder: Path, variable: str) -> None:
+    """Whether `folder`, which `variable` (or an option) names, can be made and written. Raises InputError if not."""
     existing = nearest_existing(folder)
     if not existing.is_dir():
         message = "this is a file, not a folder" if existing == folder else f"{existing} is a file, not a folder"

@@ -18,7 +18,8 @@ from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
 from vr_eval.methods.registry import METHODS, NONE, of_seam, projector_options
 from vr_eval.models.build import build_lvlm, lvlm_config
-from vr_eval.models.features import FeatureStore, ImageEncoder
+from vr_eval.models.feature_store import FeatureStore
+from vr_eval.models.features import ImageEncoder
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor
 

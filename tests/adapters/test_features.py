@@ -12,7 +12,8 @@ from transformers import LlavaProcessor
 from tests.adapters.world import model, png
 from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
-from vr_eval.models.features import FeatureStore, ImageEncoder, image_id, levels_of, tower_id
+from vr_eval.models.feature_store import FeatureStore
+from vr_eval.models.features import ImageEncoder, image_id, levels_of, tower_id
 from vr_eval.models.lvlm import LVLM
 
 
@@ -94,11 +95,11 @@ def test_a_full_store_lets_the_least_recently_used_go_and_says_so_once(caplog: p
     hidden = torch.zeros(8, 4)  # 128 bytes
     store = FeatureStore(capacity_bytes=300)
     with caplog.at_level(logging.WARNING):
-        store.put("t", "a", 0, hidden)
-        store.put("t", "b", 0, hidden)
+        store.put("t", "a", {0: hidden})
+        store.put("t", "b", {0: hidden})
         assert store.get("t", "a", [0]) is not None
-        store.put("t", "c", 0, hidden)
-        store.put("t", "d", 0, hidden)
+        store.put("t", "c", {0: hidden})
+        store.put("t", "d", {0: hidden})
     assert [name for name in "abcd" if store.get("t", name, [0])] == ["c", "d"]
     assert store.held_bytes == 256
     assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -24,7 +24,7 @@ from vr_eval.config.cell import Cell
 from vr_eval.errors import InputError
 from vr_eval.models.build import build_lvlm, set_training_free
 from vr_eval.models.checkpoints import load_checkpoint, open_model
-from vr_eval.models.features import FeatureStore
+from vr_eval.models.feature_store import FeatureStore
 from vr_eval.runs.training import train_missing
 
 ASKED = [(0,), (1,), (5, 2), (), (3,), (4, 6)]

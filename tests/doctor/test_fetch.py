@@ -31,8 +31,8 @@ from vr_eval.doctor.examine import examine
 from vr_eval.doctor.fetch import fetch_grid
 from vr_eval.doctor.hub import Hub, chosen, in_time, look
 from vr_eval.doctor.needs import Need, _weights_bytes
-from vr_eval.doctor.notation import bytes_text
 from vr_eval.errors import InputError
+from vr_eval.notation import bytes_text
 
 DATA = Need("dataset", "someone/data", "en", ("mme",))
 MODEL = Need("weights", "someone/model", "main", ("llava",))

@@ -13,7 +13,6 @@ from vr_eval.methods.base import Shapes, VisionFeatures
 from vr_eval.methods.deepstack.module import (
     DeepStack,
     best_crop_grid,
-    crop_levels,
     crop_stacks,
     grid_stacks,
     sample_stacks,
@@ -21,7 +20,7 @@ from vr_eval.methods.deepstack.module import (
     stitch,
 )
 from vr_eval.methods.deepstack.spec import DeepStackOptions
-from vr_eval.methods.levels import StackedLevel
+from vr_eval.methods.levels import StackedLevel, crop_levels
 from vr_eval.models.lvlm import LVLM
 from vr_eval.testing.tiny import pixels, prompt, tiny_lvlm
 

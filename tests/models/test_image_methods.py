@@ -20,7 +20,8 @@ from vr_eval.methods.options import ImageOptions
 from vr_eval.methods.registry import METHODS
 from vr_eval.methods.spec import MethodSpec
 from vr_eval.models.build import build_lvlm
-from vr_eval.models.features import FeatureStore, ImageEncoder
+from vr_eval.models.feature_store import FeatureStore
+from vr_eval.models.features import ImageEncoder
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor
 from vr_eval.probes.dense import can_be_dense

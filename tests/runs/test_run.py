@@ -21,7 +21,7 @@ from vr_eval.config.checkpoint_folders import trained_checkpoint
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
 from vr_eval.errors import InputError, VrEvalError
-from vr_eval.models.features import FeatureStore
+from vr_eval.models.feature_store import FeatureStore
 from vr_eval.records.columns import COLUMNS
 from vr_eval.runs.evaluate import Session
 from vr_eval.runs.execute import run_grid
@@ -111,6 +111,42 @@ def test_the_tower_sees_an_image_once_for_all_cells(grid: Grid, monkeypatch: pyt
     monkeypatch.setattr(FeatureStore, "__init__", lambda self, *a, **k: (stores.append(self), start(self, *a, **k))[1])
     run_grid(grid)
     assert [store.encoded for store in stores] == [len(TASKS) * QUESTIONS // 2]
+
+
+def features_of(grid: Grid, out: Path = OUT) -> list[dict[str, int]]:
+    cells = [out / "cells" / cell_id(cell, grid) for cell in grid.cells]
+    return [json.loads((cell / "cell.json").read_text())["features"] for cell in cells]
+
+
+def test_a_later_run_finds_what_an_earlier_one_has_encoded(grid: Grid, root: Path) -> None:
+    images, asked = len(TASKS) * QUESTIONS // 2, len(TASKS) * QUESTIONS
+    assert run_grid(grid) == 0
+    assert features_of(grid) == [{"encoded": images, "found": asked - images}, {"encoded": 0, "found": asked}]
+    assert len(list((root / "home" / "vision").rglob("*.safetensors"))) == images
+    assert run_grid(grid, Path("runs/later")) == 0
+    assert features_of(grid, Path("runs/later")) == [{"encoded": 0, "found": asked}] * 2
+    for file in (root / "home" / "vision").rglob("*.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+    assert run_grid(grid, Path("runs/damaged")) == 0
+    assert run_grid(grid, Path("runs/without"), features="off") == 0
+    assert features_of(grid, Path("runs/damaged")) == features_of(grid, Path("runs/without")) == features_of(grid)
+    columns = ["cell_id", "task", "doc_id", "answer", "score", "new_tokens"]
+    for name in ("later", "damaged", "without"):
+        other = pd.read_parquet(f"runs/{name}/records.parquet")
+        pd.testing.assert_frame_equal(records()[columns], other[columns])
+
+
+def test_features_are_kept_where_the_command_says(grid: Grid, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", grid.source, "--features", "kept"]) == 0
+    assert f"kept up to 21.5 GB in {root / 'kept'}" in capsys.readouterr().err
+    assert list((root / "kept").rglob("*.safetensors"))
+    assert not (root / "home" / "vision").exists()
+    assert main(["run", grid.source, "--features", "off", "--out", "runs/off"]) == 0
+    assert "none are kept on disk" in capsys.readouterr().err
+    assert not (root / "home" / "vision").exists()
+    (root / "file").touch()
+    assert main(["run", grid.source, "--features", "file", "--out", "runs/file"]) == 2
+    assert "this is a file, not a folder" in capsys.readouterr().err
 
 
 def test_the_batch_size_changes_no_answer(grid: Grid) -> None:

@@ -91,10 +91,10 @@ class Work:
         return Session(self.grid, [self.cell], "cpu", self.grid.batch_size, RUN)
 
     def results(self) -> dict[str, Any]:
-        """What must not depend on who answered; a time does."""
+        """What must not depend on who answered; a time and how often an image was looked at do."""
         samples = pd.read_parquet(self.folder.samples).drop(columns="latency_ms")
         about = json.loads(self.folder.about.read_text())
-        del about["evaluate_seconds"]
+        del about["evaluate_seconds"], about["features"]
         return {"metrics": self.folder.metrics.read_text(), "samples": samples.to_json(), "about": about}
 
     def journal(self, shard: str = "") -> list[dict[str, Any]]:

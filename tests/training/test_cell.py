@@ -19,7 +19,8 @@ from vr_eval.methods.registry import METHODS
 from vr_eval.micro.corpus import training_corpus
 from vr_eval.models.build import build_lvlm
 from vr_eval.models.checkpoints import load_checkpoint
-from vr_eval.models.features import FeatureStore, ImageEncoder
+from vr_eval.models.feature_store import FeatureStore
+from vr_eval.models.features import ImageEncoder
 from vr_eval.models.lvlm import LVLM
 from vr_eval.training.cell import train_cell
 from vr_eval.training.data import collate

@@ -26,7 +26,8 @@ from vr_eval.config.decoding import Decoding, Rules
 from vr_eval.errors import VrEvalError
 from vr_eval.measure.timing import finish
 from vr_eval.models.chat import Chat
-from vr_eval.models.features import FeatureStore, ImageEncoder, size_of
+from vr_eval.models.feature_store import FeatureStore
+from vr_eval.models.features import ImageEncoder, size_of
 from vr_eval.models.generation import drawn_by, end_tokens, generation_config, seed_of
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.processor import Processor

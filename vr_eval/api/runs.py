@@ -35,6 +35,7 @@ def run(
     batch_size: int | None = None,
     track: str = "none",
     workers: WorkerOptions | int = 1,
+    features: str | Path | None = None,
 ) -> Path:
     """Train what is missing, evaluate every cell, write records and report; returns the run directory.
 
@@ -46,6 +47,8 @@ def run(
         track: Who keeps curves and results, one of ``tracking.TOOLS``; they stand beside the run directory.
         workers: How many processes on this machine do it, or ``WorkerOptions`` for Ray and Slurm. Several need what
             multiprocessing needs of a script: ``if __name__ == "__main__":`` around its call.
+        features: Folder that keeps vision features for all workers and later runs, ``off`` for none; default
+            ``vision`` below ``VR_EVAL_HOME``.
 
     Raises:
         InputError: the grid, the run directory, a cache, the device or the tracker cannot be used.
@@ -57,7 +60,7 @@ def run(
     run_dir = Path(out) if out is not None else loaded.run_dir
     tracked = tracking(track, run_dir, loaded.name)
     options = WorkerOptions(workers=workers) if isinstance(workers, int) else workers
-    code = run_grid(loaded, out=run_dir, device=device, batch_size=batch_size, track=tracked, options=options)
+    code = run_grid(loaded, run_dir, device, batch_size, tracked, options, features)
     tracked.keep_results(run_dir)
     if code:
         raise CellsFailedError(run_dir, code)

@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--batch-size", metavar="N", type=_positive, help="questions answered at once (default: the file's)"
     )
+    _add_features(run)
     _add_track(run)
     _add_workers(run)
     run.tail = _slurm_keys
@@ -240,6 +241,11 @@ def _add_workers(parser: argparse.ArgumentParser, *, shards: bool = True) -> Non
     workers.add_argument("--gpus", metavar="N", type=_share, help=text)
     text = "of Slurm: partition=NAME, gpus=1, minutes=120, ..., or a file of them; may be given several times"
     workers.add_argument("--slurm", metavar="KEY=VALUE", action="append", default=[], help=text)
+
+
+def _add_features(parser: argparse.ArgumentParser) -> None:
+    text = "folder that keeps vision features for all workers and later runs (default: vision in VR_EVAL_HOME), or off"
+    parser.add_argument("--features", metavar="DIR", help=text)
 
 
 def _add_random(parser: argparse.ArgumentParser) -> None:

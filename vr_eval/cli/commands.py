@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     grid = _load(options)
     from vr_eval.api.runs import run
 
-    run(grid, options.out, options.device, grid.batch_size, options.track, _workers(options))
+    run(grid, options.out, options.device, grid.batch_size, options.track, _workers(options), options.features)
     return 0
 
 

@@ -11,9 +11,9 @@ from vr_eval.config.grid import Grid
 from vr_eval.doctor.disk import space_needed
 from vr_eval.doctor.hub import Hub, look, size_of
 from vr_eval.doctor.needs import Need, all_needs, needs_of
-from vr_eval.doctor.notation import bytes_text
 from vr_eval.environment import describe
 from vr_eval.errors import InputError
+from vr_eval.notation import bytes_text
 from vr_eval.paths import home
 from vr_eval.places import data_cache, hub_cache, nearest_existing
 

@@ -17,10 +17,10 @@ from vr_eval.config.grid import Grid
 from vr_eval.doctor.disk import space_needed
 from vr_eval.doctor.hub import Hub, files_of, look, size_of
 from vr_eval.doctor.needs import Need, needs_of
-from vr_eval.doctor.notation import bytes_text
 from vr_eval.doctor.patience import patiently
 from vr_eval.errors import InputError, Problem, VrEvalError, causes
 from vr_eval.models.connection import steady
+from vr_eval.notation import bytes_text
 from vr_eval.places import FULL, check_all, check_data_cache, check_hub_cache, data_cache, not_writable, place_of
 
 Say = Callable[[str], None]

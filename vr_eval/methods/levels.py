@@ -41,6 +41,11 @@ class StackedLevel:
         return f"{self.level}-stacked-{self.side}x{self.side}-from-{self.start}-by-{self.interval}"
 
 
+def crop_levels(level: int, side: int) -> tuple[CropLevel, ...]:
+    """One hidden state of all side x side crops, row-major."""
+    return tuple(CropLevel(level, side, row, column) for row in range(side) for column in range(side))
+
+
 Level = int | CropLevel | StackedLevel
 """`str` of a level is a file name's part, and no two levels share it."""
 

@@ -12,6 +12,7 @@ from math import isqrt
 from typing import ClassVar, Literal, Protocol, TypeVar
 
 from vr_eval.catalog.fields import described
+from vr_eval.methods.levels import Level
 
 Seam = Literal["image", "projector", "refusion", "pruning"]
 
@@ -91,6 +92,10 @@ class ProjectorOptions(Options):
         """Ratios r that it can produce on a G x G patch grid, rising."""
         return square_ratios(grid)
 
+    def reads(self, shape: Shape) -> tuple[Level, ...]:
+        """Hidden states of the tower that it reads, for plans: by default the selected one. Of resolved options."""
+        return (shape.select_layer,)
+
     def tokens(self, grid: int, ratio: int) -> int:
         """Vision tokens that it makes of G x G patches. Raises ValueError for a ratio that it cannot produce."""
         return (grid // stride(grid, ratio)) ** 2
@@ -101,6 +106,14 @@ class RefusionOptions(Options):
     """Options of a refusion method."""
 
     seam: ClassVar[Seam] = "refusion"
+
+    def reads(self, shape: Shape) -> tuple[Level, ...]:
+        """Hidden states of the tower that it reads, for plans: by default its `levels`. Of resolved options."""
+        return getattr(self, "levels", None) or (shape.select_layer,)
+
+    def tower_level(self, level: Level) -> Level:
+        """What the tower gives where a method asks for `level`: another level from a method that acts in the tower."""
+        return level
 
     def last_layer(self, ratio: int) -> int:
         """The decoder layer after which it acts last; -1 if it is over before the first. Of resolved options."""

@@ -1,16 +1,17 @@
-"""Tower features of images, kept in memory so that cells which share a vision tower encode each image once.
+"""Tower features of images, through a store, so that all who share a vision tower encode each image once.
 
-Images are encoded one by one: what the tower gives for an image must not depend on the batch it came in, or on whether
-another cell had it encoded before. Nothing is rounded; results with and without the store are equal bit by bit.
+Images are encoded one by one, with their tiles as the batch: what the tower gives for an image must not depend on the
+batch it came in, or on whether another cell had it encoded before. (On the CPU where this was measured, batches of 2 to
+32 gave the embedded tower's features bit by bit and saved a tenth of its time; libraries choose other kernels for other
+sizes elsewhere, above all on GPUs.) Nothing is rounded; results with and without the store are equal bit by bit.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -22,63 +23,16 @@ from vr_eval.config.cell import Cell
 from vr_eval.methods.base import tower_levels
 from vr_eval.methods.levels import Level, in_order
 from vr_eval.methods.registry import NONE
+from vr_eval.models.feature_store import FeatureStore
 from vr_eval.models.lvlm import LVLM
 from vr_eval.models.methods import image_seam, sketch
 from vr_eval.models.reading import upright
 from vr_eval.models.tiles import BASE_ONLY, Size
 
-DEFAULT_BYTES = 2 * 1024**3
-
-_log = logging.getLogger(__name__)
-_Key = tuple[str, str, Level]
+ENCODING_VERSION = 1
+"""Raised by hand when an image's way through the tower computes something else: stored features are of a version."""
 _UNRELATED = frozenset({"_name_or_path", "architectures", "dtype", "transformers_version"})
 """Entries of a tower's configuration that say where it came from, not what it computes."""
-
-
-class FeatureStore:
-    """Hidden states ``(tiles, G*G, D)`` by (tower and image method, image, level), on the CPU.
-
-    The least recently used give way.
-
-    Attributes:
-        encoded: How many images towers have encoded for it.
-    """
-
-    def __init__(self, levels: Iterable[Level] = (), capacity_bytes: int = DEFAULT_BYTES) -> None:
-        """`levels`: hidden states that any of its readers will want; they are all kept when an image is encoded."""
-        self.levels = frozenset(levels)
-        self.capacity_bytes = capacity_bytes
-        self.held_bytes = 0
-        self.encoded = 0
-        self._kept: OrderedDict[_Key, Tensor] = OrderedDict()
-        self._evicted = False
-
-    def get(self, source: str, image: str, levels: Sequence[Level]) -> list[Tensor] | None:
-        """One tensor ``(tiles, G*G, D)`` per level, or None unless all are there."""
-        found = [self._kept.get((source, image, level)) for level in levels]
-        if any(tensor is None for tensor in found):
-            return None
-        for level in levels:
-            self._kept.move_to_end((source, image, level))
-        return [tensor for tensor in found if tensor is not None]
-
-    def put(self, source: str, image: str, level: Level, hidden: Tensor) -> None:
-        """Keep one hidden state, if the store is large enough for it."""
-        size = hidden.numel() * hidden.element_size()
-        key = (source, image, level)
-        if size > self.capacity_bytes or key in self._kept:
-            return
-        self._kept[key] = hidden
-        self.held_bytes += size
-        while self.held_bytes > self.capacity_bytes:
-            _, oldest = self._kept.popitem(last=False)
-            self.held_bytes -= oldest.numel() * oldest.element_size()
-            if not self._evicted:
-                self._evicted = True
-                _log.warning(
-                    "the feature store is full at %.1f GiB: some images will be encoded again for the next cell",
-                    self.capacity_bytes / 1024**3,
-                )
 
 
 class ImageEncoder:
@@ -87,6 +41,7 @@ class ImageEncoder:
     def __init__(self, model: LVLM, processor: BaseImageProcessor, store: FeatureStore) -> None:
         self.model, self.processor, self.store = model, processor, store
         self.tower = tower_id(model, processor)
+        self.arithmetic = arithmetic(model)
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image]) -> Tensor:
@@ -116,7 +71,8 @@ class ImageEncoder:
     def _encode(self, image: Image, size: Size, levels: Sequence[Level]) -> list[Tensor]:
         image = upright(image)
         name = image_id(image)
-        source = f"{self.tower}, {image_seam(self.model.config)}"  # asked anew, as a cell may change it
+        # The image seam is asked anew, as a cell may change it.
+        source = f"{self.tower}, {self.arithmetic}, {image_seam(self.model.config)}"
         if size == BASE_ONLY:
             source += ", base view"
         found = self.store.get(source, name, levels)
@@ -130,8 +86,7 @@ class ImageEncoder:
         self.store.encoded += 1
         # A level's own copy: a view would keep every level in memory for as long as one of them is kept.
         by_level = {level: hidden[:, :, place].clone() for place, level in enumerate(wanted)}
-        for level, tensor in by_level.items():
-            self.store.put(source, name, level, tensor)
+        self.store.put(source, name, by_level)
         return [by_level[level] for level in levels]
 
 
@@ -167,6 +122,18 @@ def tower_id(model: LVLM, processor: BaseImageProcessor) -> str:
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def arithmetic(model: LVLM) -> str:
+    """What equal weights may give other bits with: libraries, kernels, the kind of device. (Not the number of threads.)
+
+    Features that another machine has kept are only found where they would have come out the same.
+    """
+    device = model.device
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    versions = [f"{library} {version(library)}" for library in ("torch", "torchvision", "transformers", "pillow")]
+    attention = model.vision_tower.config._attn_implementation
+    return f"encoding {ENCODING_VERSION}, {', '.join(versions)}, {device.type} {kind}, {attention}"
 
 
 def levels_of(cell: Cell) -> tuple[Level, ...]:

@@ -47,6 +47,8 @@ class CellRecord(CellColumns):
         device: As torch calls it.
         decoding: What the grid stated about how answers are generated.
         loading: How weights were loaded.
+        features: Images whose vision features were "encoded" for it and "found" in the store; the sum counts an image
+            once for every question about it.
         environment: The machine.
     """
 
@@ -63,6 +65,7 @@ class CellRecord(CellColumns):
     device: str | None = older()
     decoding: Mapping[str, Any] | None = older()
     loading: Mapping[str, Any] | None = older()
+    features: Mapping[str, int] | None = older()
     environment: Environment | None = older()  # noqa: RUF009 - a field, like all the others
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,11 +96,22 @@ class CellModel:
 def numbers_of_shards(folder: CellFolder) -> Numbers | None:
     """Of a cell's model, as one of its shards wrote them down: what the id of a cell stands for has the same numbers
     everywhere. None where no shard was begun."""
-    for shard in folder.shards():
-        try:
-            about = CellRecord.read(shard.about)
-        except InputError:  # killed before it was written, or damaged
-            continue
+    for about in _written(folder):
         if about.parameters is not None and about.prefill is not None:
             return Numbers(about.parameters, about.prefill)
     return None
+
+
+def features_with_shards(folder: CellFolder, own: Mapping[str, int]) -> dict[str, int]:
+    """Images encoded and found: `own`, and those that shards of the cell wrote down when they ended."""
+    of_shards = [about.features for about in _written(folder) if about.features is not None]
+    return {name: count + sum(features.get(name, 0) for features in of_shards) for name, count in own.items()}
+
+
+def _written(folder: CellFolder) -> Iterator[CellRecord]:
+    """What a cell's shards have written down."""
+    for shard in folder.shards():
+        try:
+            yield CellRecord.read(shard.about)
+        except InputError:  # killed before it was written, or damaged
+            continue

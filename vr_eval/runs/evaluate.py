@@ -15,15 +15,18 @@ from vr_eval.adapters.data import commit_of
 from vr_eval.adapters.lmms import VrEval, answer_part, evaluate
 from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.adapters.results import Scored, TaskResult
+from vr_eval.cache_folder import CacheFolder
 from vr_eval.catalog.official_tasks import OFFICIAL
 from vr_eval.checksums import read_manifest
 from vr_eval.config.cell import Cell
 from vr_eval.config.checkpoint_folders import origin_of
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, cell_identity, checkpoint_id
+from vr_eval.config.vision_features import LIMIT_BYTES
 from vr_eval.environment import Environment
 from vr_eval.files import write_atomic
-from vr_eval.models.features import FeatureStore, levels_of
+from vr_eval.models.feature_store import FeatureStore
+from vr_eval.models.features import levels_of
 from vr_eval.models.hub import check_loading, quiet_loading
 from vr_eval.paths import PACKAGE
 from vr_eval.records.cell import CellRecord, MetricsRecord, Origin, TaskMetrics
@@ -31,7 +34,7 @@ from vr_eval.records.columns import CellColumns, SampleColumns
 from vr_eval.records.folder import CellFolder
 from vr_eval.records.frame import sample_frame, write_frame
 from vr_eval.records.json_file import plain
-from vr_eval.runs.cell_model import CellModel, Models, Numbers, numbers_of_shards
+from vr_eval.runs.cell_model import CellModel, Models, Numbers, features_with_shards, numbers_of_shards
 from vr_eval.runs.content import content_of
 from vr_eval.runs.device import pick_device
 from vr_eval.runs.journal import Journal
@@ -62,6 +65,8 @@ class Session:
         *,
         shared: bool = False,
         dealt_by: int | None = None,
+        features: Path | None = None,
+        in_ranges: bool = False,
     ) -> None:
         """`cells`: those to be evaluated.
 
@@ -69,6 +74,9 @@ class Session:
             shared: other workers may be at work on this machine.
             dealt_by: the batch size that shards are made by; default `batch_size`. One that was halved, as memory ran
                 out, must not change which questions a shard has.
+            features: where vision features are kept; None for nowhere.
+            in_ranges: all cells are asked a range of questions before any is asked the next, and the features of a
+                range fit (`ranges_that_fit`).
 
         Raises:
             InputError: there is no such device or way of loading weights, or a task's data cannot be loaded.
@@ -84,7 +92,8 @@ class Session:
         self.local = {task for task, content in content_of(grid).items() if "data" in content}
         commits = {name: commit_of(task.dataset[task.config.test_split]) for name, task in self.tasks.items()}
         self.commits = {name: commit for name, commit in commits.items() if commit is not None}
-        self.store = FeatureStore(level for cell in cells for level in levels_of(cell))
+        kept = None if features is None else CacheFolder(features, LIMIT_BYTES, rolling=in_ranges)
+        self.store = FeatureStore((level for cell in cells for level in levels_of(cell)), folder=kept)
         sizes = [len(task.eval_docs) for task in self.tasks.values()]
         self._sizes = [min(size, grid.limit or size) for size in sizes]
         self.questions = sum(self._sizes)
@@ -116,7 +125,7 @@ class Session:
         Raises:
             VrEvalError: it cannot be loaded or evaluated.
         """
-        started = time.monotonic()
+        started, before = time.monotonic(), (self.store.encoded, self.store.found)
         model = CellModel(self.models, cell, checkpoint)
         numbers = numbers_of_shards(folder) or model.loaded.numbers
         lm = self._asked(model, Journal(folder.journal, self.local, folder.journals(), check), progress)
@@ -126,8 +135,10 @@ class Session:
             results = [evaluate(lm, task, self.grid.limit, arguments) for task in self.tasks.values()]
         finally:
             lm.release()
+            self.store.flush()
         seconds = round(time.monotonic() - started, 1)
         about = self._about(cell, checkpoint, numbers, status="done", evaluate_seconds=seconds)
+        about = dataclasses.replace(about, features=features_with_shards(folder, self._looked_up(before)))
         metrics = self._metrics(name, results)
         self._write(folder, about, metrics, results)
         return metrics
@@ -151,6 +162,7 @@ class Session:
         def write_down(numbers: Numbers) -> None:
             self._about(cell, checkpoint, numbers).write(mine.about)
 
+        before = self.store.encoded, self.store.found
         model = CellModel(self.models, cell, checkpoint, write_down)
         lm = self._asked(model, Journal(mine.journal, self.local, folder.journals(), check), progress)
         try:
@@ -161,6 +173,14 @@ class Session:
             pass  # only `run`, which knows all answers, can tell whether nothing but failures comes back
         finally:
             lm.release()
+            self.store.flush()
+        looked_up = self._looked_up(before)
+        if any(looked_up.values()):
+            self._about(cell, checkpoint, model.loaded.numbers, features=looked_up).write(mine.about)
+
+    def _looked_up(self, before: tuple[int, int]) -> dict[str, int]:
+        """Images encoded and found since then."""
+        return {"encoded": self.store.encoded - before[0], "found": self.store.found - before[1]}
 
     def _parts(self, shard: Shard) -> list[list[int]]:
         return part_of(self._sizes, self._dealt_by, shard.index, shard.count)

@@ -18,6 +18,7 @@ from vr_eval.config.cell import Cell
 from vr_eval.config.checkpoint_folders import find_checkpoint
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id
+from vr_eval.config.vision_features import expected, features_folder
 from vr_eval.places import check_all, check_data_cache, check_home, check_hub_cache, check_temporary
 from vr_eval.records.folder import RUN_LEASE, CellFolder, RunFolder
 from vr_eval.records.json_file import write_json
@@ -40,6 +41,7 @@ def run_grid(
     batch_size: int | None = None,
     track: Tracking = NOT_TRACKED,
     options: WorkerOptions = ALONE,
+    features: str | Path | None = None,
 ) -> int:
     """Train what is missing, evaluate every cell, write records and report; returns the exit code.
 
@@ -52,6 +54,7 @@ def run_grid(
         batch_size: questions answered at once; default the grid's.
         track: who draws the curves of what is trained.
         options: who does it; default this process.
+        features: the folder that keeps vision features, "off" for none; default `features_folder`'s.
 
     Raises:
         InputError: the run directory, a cache, the device, the workers or the tasks' data cannot be used (then nothing
@@ -68,11 +71,12 @@ def run_grid(
     if any(find_checkpoint(cell) is None and cell.trained for cell in pending):
         check_training_data(grid)
     _check_places(pending)
+    kept = features_folder(features)
     if pending and options.executor == "local" and not options.alone:
         from vr_eval.runs.executors.local import warm_up
 
         warm_up()
-    session = _session(grid, pending, device, batch_size or grid.batch_size) if pending else None
+    session = _session(grid, pending, device, batch_size or grid.batch_size, kept) if pending else None
     with leased(run.leases, RUN_LEASE, f"drives {grid.name}"):
         check_run_dir(run_dir, grid)  # another run may have begun here meanwhile
         write_grid(run_dir, grid)
@@ -81,6 +85,7 @@ def run_grid(
         if session is not None:
             write_json(session.environment, run.environment)
             settings = Settings.of(grid, session.environment.run_id, device, batch_size or grid.batch_size, track)
+            settings = settings.keeping(features)
             from vr_eval.runs.crew import Crew
 
             failed = Crew(run, grid, settings, options).evaluate(pending, session)
@@ -112,13 +117,16 @@ def models_of(cells: Sequence[Cell]) -> list[str]:
     return [name for name in dict.fromkeys(names) if not Path(name).is_dir()]
 
 
-def _session(grid: Grid, pending: Sequence[Cell], device: str, batch_size: int) -> Any:
+def _session(grid: Grid, pending: Sequence[Cell], device: str, batch_size: int, features: Path | None) -> Any:
     """Imports torch and lmms-eval: 10 s."""
     Progress.say(f"{len(pending)} of {len(grid.cells)} cells to do; loading torch and lmms-eval")
     from vr_eval.environment import describe, new_run_id
     from vr_eval.runs.evaluate import Session
 
-    return Session(grid, pending, device, batch_size, describe(new_run_id()))
+    session = Session(grid, pending, device, batch_size, describe(new_run_id()), features=features)
+    kept = session.store.folder
+    Progress.say(expected(grid, pending, session.questions).kept_in(features, kept.limit() if kept else 0))
+    return session
 
 
 def _forget(

@@ -18,6 +18,7 @@ from vr_eval.catalog.task_content import Content, asked_again
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id, checkpoint_id
+from vr_eval.config.vision_features import Expected, expected
 from vr_eval.errors import InputError, Problem
 
 MEASURED_ON = "2 CPU cores"
@@ -88,6 +89,11 @@ class Plan:
         """Estimated time of all evaluation; ``None`` if the speed was not measured."""
         return _total(cell.evaluate_seconds for cell in self.cells)
 
+    @property
+    def features(self) -> Expected:
+        """What its cells keep of every image, whatever is answered or kept already."""
+        return expected(self.grid, self.grid.cells, self.cells[0].questions if self.cells else None)
+
     def to_json(self) -> str:
         """The plan for programs."""
         content = {
@@ -105,6 +111,8 @@ class Plan:
             "cells": [asdict(cell) for cell in self.cells],
             "train_seconds": self.train_seconds,
             "evaluate_seconds": self.evaluate_seconds,
+            "feature_bytes_per_image": self.features.image_bytes,
+            "feature_bytes": self.features.total_bytes,
             "measured_on": MEASURED_ON,
         }
         return json.dumps(content, indent=2)
@@ -135,6 +143,7 @@ class Plan:
                 *self._changed(),
                 *self._questions(),
                 f"decoding: {grid.decoding}",
+                str(self.features),
                 *(self._training_data() if to_train else ()),
                 self._estimate(),
             ]

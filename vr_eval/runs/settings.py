@@ -30,6 +30,7 @@ class Settings:
         track: Who draws the curves of what is trained (`Tracking`).
         spread: What a training needs in memory (`Spread`).
         features: Where vision features are kept, as ``--features`` takes it; None for the default.
+        in_ranges: Whether all cells are asked a range of questions before any is asked the next (`Session`).
     """
 
     run_id: str
@@ -41,6 +42,7 @@ class Settings:
     spread: Mapping[str, Any]
     shared: bool = False
     features: str | None = None
+    in_ranges: bool = False
 
     @classmethod
     def of(
@@ -55,6 +57,10 @@ class Settings:
     def sharing(self) -> Settings:
         """The same where several workers may share a machine."""
         return dataclasses.replace(self, shared=True)
+
+    def keeping(self, features: str | Path | None) -> Settings:
+        """The same with vision features where ``--features`` says."""
+        return dataclasses.replace(self, features=None if features is None else str(features))
 
     @property
     def tracking(self) -> Tracking:

@@ -18,6 +18,7 @@ from vr_eval.checksums import DamagedError
 from vr_eval.config.checkpoint_folders import find_checkpoint
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id
+from vr_eval.config.vision_features import features_folder
 from vr_eval.errors import InputError, Problem, VrEvalError, sanitize_terminal
 from vr_eval.files import write_atomic
 from vr_eval.records.cell import CellRecord, MetricsRecord
@@ -148,7 +149,14 @@ class Worker:
             described = describe(settings.run_id)
             cells = self.grid.cells
             self.session = Session(
-                self.grid, cells, settings.device, settings.batch_size, described, shared=settings.shared
+                self.grid,
+                cells,
+                settings.device,
+                settings.batch_size,
+                described,
+                shared=settings.shared,
+                features=features_folder(settings.features),
+                in_ranges=settings.in_ranges,
             )
         return self.session
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from vr_eval.layers.mlp import gelu_mlp
 from vr_eval.methods.base import Projector, Refusion, RefusionInput, Shapes, VisionFeatures
 from vr_eval.methods.deepstack.spec import DeepStackOptions
-from vr_eval.methods.levels import CropLevel, Level, StackedLevel
+from vr_eval.methods.levels import Level
 
 
 def sample_stacks(high: Tensor, rows: int, columns: int) -> Tensor:
@@ -93,11 +93,6 @@ def best_crop_grid(width: int, height: int, crops: int, side: int) -> tuple[int,
     return max(grids, key=rank)  # of equals, max takes the first
 
 
-def crop_levels(level: int, side: int) -> tuple[CropLevel, ...]:
-    """One hidden state of all side x side crops, row-major."""
-    return tuple(CropLevel(level, side, row, column) for row in range(side) for column in range(side))
-
-
 def stack_layers(stacks: int, start: int, interval: int) -> tuple[int, ...]:
     """After which decoder layers (-1: before the first) the stacks are added: before layers start + j*interval."""
     return tuple(start - 1 + j * interval for j in range(stacks))
@@ -111,8 +106,7 @@ class DeepStack(Refusion):
 
     def __init__(self, shapes: Shapes, options: DeepStackOptions) -> None:
         super().__init__()
-        options = options.resolve(shapes)
-        self.start, self.interval = options.start or 0, options.interval
+        self.options = options = options.resolve(shapes)
         self.in_tower = options.place == "tower"
         self.stride = shapes.stride
         self.side = options.side
@@ -121,8 +115,8 @@ class DeepStack(Refusion):
         self.shared = options.shared
         self.mlp = None
         if not self.in_tower:
-            self.levels = crop_levels(shapes.select_layer, self.side) if self.side > 1 else (shapes.select_layer,)
-            self.layers = stack_layers(options.count(shapes.stride**2), self.start, self.interval)
+            self.levels = options.reads(shapes)
+            self.layers = stack_layers(options.count(shapes.stride**2), options.start or 0, options.interval)
             self.mlp = None if options.shared else gelu_mlp(shapes.tower_width, shapes.decoder_width, 2)
         # In a tuple, so that the projector is no part of this module: its parameters are its own.
         self._projector: tuple[Projector, ...] = ()
@@ -139,10 +133,7 @@ class DeepStack(Refusion):
             self._projector = (projector,)
 
     def tower_level(self, level: Level) -> Level:
-        """In the tower, hidden states behind the first stack are not those of the plain image."""
-        if self.in_tower and isinstance(level, int) and level > self.start:
-            return StackedLevel(level, self.side, self.start, self.interval)
-        return level
+        return self.options.tower_level(level)
 
     def prepare(self, features: VisionFeatures) -> object:
         """The stacks ``(stacks, M, N, H)`` of all insertion points in the decoder; None where they are in the tower."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import isqrt
 
 from vr_eval.catalog.fields import described
+from vr_eval.methods.levels import Level, StackedLevel, crop_levels
 from vr_eval.methods.options import Fault, RefusionOptions, Shape
 from vr_eval.methods.spec import MethodSpec
 
@@ -94,6 +95,18 @@ class DeepStackOptions(RefusionOptions):
             return ()
         depth = shape.decoder_depth
         return self._too_late(shape, ratio, depth, f"a decoder that has {depth} layers, 0 to {depth - 1}")
+
+    def reads(self, shape: Shape) -> tuple[Level, ...]:
+        if self.place == "tower":
+            return ()
+        return crop_levels(shape.select_layer, self.side) if self.side > 1 else (shape.select_layer,)
+
+    def tower_level(self, level: Level) -> Level:
+        """In the tower, hidden states behind the first stack are not those of the plain image."""
+        start = self.start or 0
+        if self.place == "tower" and isinstance(level, int) and level > start:
+            return StackedLevel(level, self.side, start, self.interval)
+        return level
 
     def last_layer(self, ratio: int) -> int:
         if self.place == "tower":

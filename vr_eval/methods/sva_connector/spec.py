@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from vr_eval.catalog.fields import described
+from vr_eval.methods.levels import Level
 from vr_eval.methods.options import Fault, Options, ProjectorOptions, Shape, head_faults, layer_faults
 from vr_eval.methods.spec import MethodSpec
 
@@ -36,6 +37,9 @@ class SamplerOptions(Options):
     def resolve(self: SamplerT, shape: Shape) -> SamplerT:
         levels = self.levels or (shape.select_layer,)
         return dataclasses.replace(self, levels=levels, width=self.width or shape.tower_width)
+
+    def reads(self, shape: Shape) -> tuple[Level, ...]:
+        return self.levels or (shape.select_layer,)
 
     def faults(self, shape: Shape) -> tuple[Fault, ...]:
         return (

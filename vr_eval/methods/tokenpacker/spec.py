@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from vr_eval.catalog.fields import described
+from vr_eval.methods.levels import Level
 from vr_eval.methods.options import Fault, ProjectorOptions, Shape, head_faults, layer_faults, levels_at
 from vr_eval.methods.spec import MethodSpec
 
@@ -28,6 +29,9 @@ class TokenPackerOptions(ProjectorOptions):
 
     def resolve(self, shape: Shape) -> TokenPackerOptions:
         return dataclasses.replace(self, levels=self.levels or levels_at(shape.tower_depth, TOKENPACKER_LEVELS))
+
+    def reads(self, shape: Shape) -> tuple[Level, ...]:
+        return tuple({shape.select_layer, *(self.levels or ())})
 
     def faults(self, shape: Shape) -> tuple[Fault, ...]:
         return (

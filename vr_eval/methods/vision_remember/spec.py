@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from vr_eval.catalog.fields import described
+from vr_eval.methods.levels import Level
 from vr_eval.methods.options import Fault, RefusionOptions, Shape, head_faults, layer_faults, levels_at
 from vr_eval.methods.spec import MethodSpec
 
@@ -63,6 +64,10 @@ class VisionRememberOptions(RefusionOptions):
             levels=self.levels or levels_at(shape.tower_depth, VISION_REMEMBER_LEVELS),
             layers=self.layers or insertion_layers(shape.decoder_depth),
         )
+
+    def reads(self, shape: Shape) -> tuple[Level, ...]:
+        levels = self.levels or ()
+        return levels[-1:] if self.fusion == "last" else levels
 
     def faults(self, shape: Shape) -> tuple[Fault, ...]:
         faults = [
