@@ -153,6 +153,19 @@ def test_a_shard_says_what_it_was_answered_with(grid: Grid) -> None:
     assert (whole.parameters, whole.prefill, whole.status) == (about.parameters, about.prefill, "done")
 
 
+def test_what_shards_looked_up_is_counted_once_for_the_cell(grid: Grid) -> None:
+    work = Work(grid)
+    work.shard("2/2")
+    part = CellRecord.read(work.folder.shard("2-of-2").about).features
+    assert part is not None
+    assert sum(part.values()) == work._session().questions_of(Shard.parse("2/2"))
+    work.whole()
+    whole = CellRecord.read(work.folder.about).features
+    assert whole is not None
+    assert sum(whole.values()) == 24
+    assert whole["encoded"] >= part["encoded"] > 0
+
+
 @pytest.mark.parametrize(
     ("torn", "kept", "then"),
     [(0, 8, ["1/2"]), (1, 8, ["2/3", "1/2"]), (150, 7, ["3/3", "1/3"]), (400, 6, ["1/2", "2/2"]), (400, 6, [])],
