@@ -136,12 +136,33 @@ def test_a_later_run_finds_what_an_earlier_one_has_encoded(grid: Grid, root: Pat
         pd.testing.assert_frame_equal(records()[columns], other[columns])
 
 
+def test_where_not_all_images_fit_they_are_walked_once_for_all_cells(
+    grid: Grid, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_grid(grid, Path("runs/all"), features="off")
+    capsys.readouterr()
+    limit = 200_000
+    monkeypatch.setattr("vr_eval.runs.evaluate.LIMIT_BYTES", limit)
+    monkeypatch.setattr("vr_eval.models.feature_store.MEMORY_BESIDE_DISK_BYTES", 0)
+    assert main(["run", grid.source, "--features", "kept", "--workers", "1"]) == 0
+    err = capsys.readouterr().err
+    assert "all cells answer a range of questions before the next, 2 in all" in err
+    assert "is full" not in err
+    assert sum(file.stat().st_size for file in (root / "kept").rglob("*.safetensors")) <= limit
+    images, asked = len(TASKS) * QUESTIONS // 2, len(TASKS) * QUESTIONS
+    looked_up = features_of(grid)
+    assert [sum(features.values()) for features in looked_up] == [asked] * 2
+    assert sum(features["encoded"] for features in looked_up) == images  # each once
+    columns = ["cell_id", "task", "doc_id", "answer", "score", "new_tokens"]
+    pd.testing.assert_frame_equal(records()[columns], pd.read_parquet("runs/all/records.parquet")[columns])
+
+
 def test_features_are_kept_where_the_command_says(grid: Grid, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", grid.source, "--features", "kept"]) == 0
+    assert main(["run", grid.source, "--features", "kept", "--workers", "1"]) == 0
     assert f"kept up to 21.5 GB in {root / 'kept'}" in capsys.readouterr().err
     assert list((root / "kept").rglob("*.safetensors"))
     assert not (root / "home" / "vision").exists()
-    assert main(["run", grid.source, "--features", "off", "--out", "runs/off"]) == 0
+    assert main(["run", grid.source, "--features", "off", "--out", "runs/off", "--workers", "1"]) == 0
     assert "none are kept on disk" in capsys.readouterr().err
     assert not (root / "home" / "vision").exists()
     (root / "file").touch()

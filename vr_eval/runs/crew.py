@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from vr_eval.config.cell import Cell
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id
+from vr_eval.config.vision_features import expected, ranges_that_fit
 from vr_eval.records.folder import RunFolder
 from vr_eval.runs.drive import Drive
 from vr_eval.runs.executors.base import Executor
@@ -47,7 +48,9 @@ class Crew:
         blocks = session.blocks
         shares = self._shares(len(cells) * blocks)
         workers = len(shares) or self.options.workers or 1
-        tasks = tasks_of(cells, self.grid, self._shards(len(cells), workers, blocks))
+        ranges = self._ranges(cells, session)
+        shards = [ranges] * len(cells) if ranges > 1 else self._shards(len(cells), workers, blocks)
+        tasks = tasks_of(cells, self.grid, shards, across=ranges > 1)
         progress, failed = Progress(len(cells)), dict[str, CellOutcome]()
 
         def ended(task: Task, outcomes: Sequence[CellOutcome]) -> None:
@@ -59,7 +62,8 @@ class Crew:
                 elif not outcome.error and task.kind == "evaluate" and task.shard is None:
                     progress.finished(f"{name}: {outcome.summary}")
 
-        self._drive(tasks, self._executor(shares, progress, session), ended, progress)
+        crew = self if ranges == 1 else replace(self, settings=replace(self.settings, in_ranges=True))
+        self._drive(tasks, crew._executor(shares, progress, session), ended, progress)
         return failed
 
     def train(self, cells: Sequence[Cell]) -> dict[str, CellOutcome]:
@@ -124,6 +128,19 @@ class Crew:
         last = cells % workers
         parts = min(workers // last, blocks) if last else 1
         return [1] * (cells - last) + [parts] * last
+
+    def _ranges(self, cells: Sequence[Cell], session: Session) -> int:
+        """Into how many ranges questions are cut that all cells answer one after the other, as the vision features of
+        all images would not fit; 1 for none."""
+        folder = session.store.folder
+        if folder is None or self.options.shards is not None or len(cells) == 1:
+            return 1
+        needed = expected(self.grid, cells, session.questions)
+        ranges = ranges_that_fit(needed.total_bytes, folder.limit(), session.blocks)
+        if ranges > 1:
+            folder.rolling = True
+            Progress.say(f"that does not fit: all cells answer a range of questions before the next, {ranges} in all")
+        return ranges
 
     def _standing(self, task: Task) -> object:
         """How far a task has got: answers that are kept, and files of a training."""
