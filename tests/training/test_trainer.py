@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from transformers import TrainerState
 
 from vr_eval.errors import VrEvalError
-from vr_eval.training.trainer import Group, Schedule, fit
+from vr_eval.training.trainer import Group, Schedule, StageTrainer, fit
 
 
 class Line(nn.Module):
@@ -61,6 +62,33 @@ def test_an_interrupted_run_continues_to_the_same_weights_and_the_same_log(tmp_p
     assert torch.equal(whole.learned.weight, resumed.learned.weight)
     assert [(e["step"], e["loss"]) for e in log] == [(e["step"], e["loss"]) for e in resumed_log]
     assert [e["step"] for e in log] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("killed_at", [10, 20, 30])
+@pytest.mark.parametrize("writing", ["save_model", "_save_optimizer_and_scheduler", "_save_rng_state", "state"])
+def test_a_run_that_was_killed_while_it_wrote_a_checkpoint_continues_from_the_one_before(
+    writing: str, killed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, log = train(tmp_path / "whole", Points())
+
+    def killed(self: Any, *arguments: Any, **options: Any) -> None:
+        state = self if writing == "state" else self.state
+        if state.global_step == killed_at:
+            if writing == "state":
+                Path(arguments[0]).write_text('{"best_gl')
+            raise KeyboardInterrupt
+        return write(self, *arguments, **options)
+
+    owner, name = (TrainerState, "save_to_json") if writing == "state" else (StageTrainer, writing)
+    write = getattr(owner, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "cut", Points())
+    assert (tmp_path / f"cut/checkpoint-{killed_at}").is_dir() or writing == "save_model"
+    resumed, resumed_log = train(tmp_path / "cut", Points())
+    assert torch.equal(whole.learned.weight, resumed.learned.weight)
+    assert [(e["step"], e["loss"]) for e in log] == [(e["step"], e["loss"]) for e in resumed_log]
 
 
 def test_a_finished_stage_is_not_trained_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from vr_eval.errors import InputError, Problem, VrEvalError
 from vr_eval.processes import ALONE, Spread, processes
@@ -104,11 +105,11 @@ def fit(
     """
     if stage.steps == 0:
         return []
-    newest = get_last_checkpoint(str(out)) if out.is_dir() else None
-    if newest is not None and Path(newest).name == f"checkpoint-{stage.steps}":
+    newest = _newest(out)
+    if newest is not None and newest.name == f"checkpoint-{stage.steps}":
         # Finished before a later stage was interrupted; the Trainer would take one more step.
         load_trained(model, stage, out)
-        return _losses(TrainerState.load_from_json(str(Path(newest) / "trainer_state.json")))
+        return _losses(TrainerState.load_from_json(str(newest / "trainer_state.json")))
     model.requires_grad_(False)
     for group in groups:
         for parameter in group.parameters:
@@ -153,8 +154,23 @@ def fit(
             data_collator=collate,
             callbacks=[NonFiniteLoss()],
         )
-        trainer.train(resume_from_checkpoint=newest)
+        trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     return _losses(trainer.state)
+
+
+def _newest(out: Path) -> Path | None:
+    """The last checkpoint that is whole: a process may be killed while it writes one."""
+    found = sorted(out.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    return next((path for path in reversed(found) if _whole(path)), None)
+
+
+def _whole(checkpoint: Path) -> bool:
+    """Whether its state is there, which the Trainer writes last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def load_trained(model: nn.Module, stage: Schedule, out: Path) -> None:
