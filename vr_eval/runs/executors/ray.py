@@ -83,7 +83,8 @@ class RayExecutor:
         """Hand tasks to Ray, in this order."""
         for task in tasks:
             packed = self._ray.cloudpickle.dumps((self._work, self._folder, task))
-            named = self._remote.options(name=f"vr-eval {task.name}"[:200])
+            # Not the task's own name: Ray keeps counters for every name that it has heard.
+            named = self._remote.options(name=f"vr-eval {task.kind}")
             self._running[named.remote(self._environment, self._paths, packed)] = task
 
     def poll(self, seconds: float) -> list[Ended]:
@@ -103,7 +104,7 @@ class RayExecutor:
             return
         left = list(self._running)
         for force in (False, True):
-            for reference in left:
+            for reference in reversed(left):  # those that wait first, or they would take the places that become free
                 self._ray.cancel(reference, force=force)
             if left:
                 _, left = self._ray.wait(left, num_returns=len(left), timeout=_KILL_AFTER_SECONDS)
