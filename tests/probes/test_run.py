@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -55,7 +56,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             if cell.pruning == "none" and cell.refusion == "none":
                 model, processor = build_lvlm(cell)
                 save_checkpoint(model, processor, trained_checkpoint(cell), {"checkpoint_id": checkpoint_id(cell)})
-        assert cli.main(["probe", "where.yaml", "--device", "cpu", "--dense"]) == 0
+        assert cli.main(["probe", "where.yaml", "--workers", "1", "--device", "cpu", "--dense"]) == 0
         yield folder
 
 
@@ -97,8 +98,27 @@ def test_the_same_command_computes_no_feature_again_and_gives_the_same_numbers(
 
     before = (world / "runs/where/taps.csv").read_bytes()
     monkeypatch.setattr(extract, "_shard", refuse)
-    assert cli.main(["probe", "where.yaml", "--device", "cpu", "--set", "batch_size=5"]) == 0
+    assert cli.main(["probe", "where.yaml", "--workers", "1", "--device", "cpu", "--set", "batch_size=5"]) == 0
     assert (world / "runs/where/taps.csv").read_bytes() == before
+
+
+def test_workers_read_what_one_reads_and_the_command_computes_no_feature(
+    world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from vr_eval.probes import extract
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the command itself computed a feature")
+
+    shutil.copytree(world / "home/checkpoints", tmp_path / "checkpoints")
+    monkeypatch.setenv("VR_EVAL_HOME", str(tmp_path))  # without features
+    monkeypatch.setattr(extract, "_shard", refuse)
+    command = ["probe", "where.yaml", "--workers", "2", "--device", "cpu", "--dense", "--out", "two"]
+    assert cli.main(command) == 0
+    for name in ("probes.parquet", "density.parquet", "dense.parquet"):
+        pd.testing.assert_frame_equal(
+            pd.read_parquet(world / "two" / name), pd.read_parquet(world / "runs/where" / name)
+        )
 
 
 def test_the_report_is_a_function_of_its_folder(world: Path) -> None:
@@ -157,7 +177,7 @@ def test_a_checkpoint_that_cannot_be_loaded_does_not_stop_the_others(
 def test_taps_that_no_model_has_are_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They are names of the backbone's taps, but none of the grid's trained cells has refusion."""
     arguments = ["probe", "where.yaml", "--out", str(tmp_path / "out"), "--set", "data=[digits]"]
-    assert cli.main([*arguments, "--device", "cpu", "--set", "taps=[decoder.1+refusion]"]) == 2
+    assert cli.main([*arguments, "--workers", "1", "--device", "cpu", "--set", "taps=[decoder.1+refusion]"]) == 2
     error = capsys.readouterr().err
     assert "where.yaml: taps: no model of these grids has any of these taps (given: 'decoder.1+refusion')" in error
     assert not (tmp_path / "out/probe.json").exists()

@@ -36,7 +36,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, An
     monkeypatch.setenv("VR_EVAL_HOME", str(tmp_path))
     keys = ("grids=[refusion]", "data=[glyphs]", "probes=[ridge]", "attention_images=0", "resamples=100")
     settings = [part for key in keys for part in ("--set", key)]
-    assert cli.main(["probe", "probe_tiny_imagenet", *settings, "--out", str(tmp_path / "run")]) == 0
+    assert cli.main(["probe", "probe_tiny_imagenet", *settings, "--workers", "1", "--out", str(tmp_path / "run")]) == 0
     return seen[0]
 
 

@@ -97,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     _add_device(probe)
     _add_random(probe)
     probe.add_argument("--dense", action="store_true", help="per-token probes too: which glyph is under a token")
+    _add_workers(probe, shards=False)
     probe.set_defaults(command=commands.probe)
 
     report = kinds.add_parser("report", help="rebuild the report of a run directory from its records")

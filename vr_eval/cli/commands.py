@@ -112,7 +112,7 @@ def probe(options: argparse.Namespace) -> int:
     _say_executed(plan.method_files)
     from vr_eval.probes.run import run_probes
 
-    return run_probes(plan, out=options.out, device=options.device, dense=options.dense)
+    return run_probes(plan, out=options.out, device=options.device, dense=options.dense, options=_workers(options))
 
 
 def report(options: argparse.Namespace) -> int:

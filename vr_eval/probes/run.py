@@ -17,14 +17,23 @@ from vr_eval.paths import home
 from vr_eval.places import check_all, check_home, check_temporary
 from vr_eval.probes.about import ProbedCell, ProbedData, ProbeRecord
 from vr_eval.probes.file import ProbePlan, label_of, probe_id, same_without_refusion
+from vr_eval.probes.workers import read_ahead
 from vr_eval.records.folder import RUN_LEASE, RunFolder
+from vr_eval.runs.executors.options import ALONE, WorkerOptions
 from vr_eval.runs.folder import ANOTHER, check_place, is_empty
-from vr_eval.runs.lease import check_free, leased, waited_for
+from vr_eval.runs.lease import check_free, leased
 from vr_eval.runs.plan import duration
 from vr_eval.runs.progress import Progress
 
 
-def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *, dense: bool = False) -> int:
+def run_probes(
+    plan: ProbePlan,
+    out: Path | None = None,
+    device: str = "auto",
+    *,
+    dense: bool = False,
+    options: WorkerOptions = ALONE,
+) -> int:
     """Probe every cell that has a checkpoint, write results and report; returns the exit code.
 
     A cell that fails does not stop the others: the exit code is then 1, or 2 where files of a checkpoint are damaged.
@@ -33,11 +42,13 @@ def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *
         out: The run directory; default ``runs/NAME``.
         device: ``auto`` takes a GPU if there is one.
         dense: Per-token probes too.
+        options: Who reads features; default this process.
 
     Raises:
-        InputError: The run directory, the device, the data or the feature store cannot be used, or no cell has a
-            checkpoint; results of an earlier run stay as they were.
+        InputError: The run directory, the workers, the device, the data or the feature store cannot be used, or no cell
+            has a checkpoint; results of an earlier run stay as they were.
     """
+    options.check()
     run_dir = out or plan.run_dir
     _check_run_dir(run_dir, plan)
     check_free(RunFolder(run_dir).leases, RUN_LEASE)
@@ -59,6 +70,7 @@ def run_probes(plan: ProbePlan, out: Path | None = None, device: str = "auto", *
     started = time.monotonic()
     chosen, data = pick_device(device), load_data(plan.file)
     with leased(RunFolder(run_dir).leases, RUN_LEASE, f"runs {plan.file.name}"):
+        read_ahead(plan, [cell for cell, _ in ready], run_dir, device, options)
         results = _probe(plan, ready, data, chosen, dense=dense)
         about = _about(plan, ready, lacking, data, results, describe(new_run_id()), time.monotonic() - started)
         from vr_eval.probes.records import write_run
@@ -85,13 +97,10 @@ def _probe(
         failed[cell] = (reason.strip().splitlines() or [""])[0]
         Progress.say(f"{label_of(cell, plan.cells)}: FAILED: {failed[cell]}")
 
-    waiting = "the feature store is written by {}; waiting for it"
-    leases = session.folder / ".leases"
-    with waited_for(leases, "store", lambda holder: Progress.say(waiting.format(holder)), f"runs {plan.file.name}"):
-        labels = {probe_id(cell): label_of(cell, plan.cells) for cell, _ in ready}
-        for subjects in groups(session, ready, fail):
-            Progress.say(f"features of {len(subjects)} models: {', '.join(labels[name] for name in subjects)}")
-            session.read(subjects, dense=dense)
+    labels = {probe_id(cell): label_of(cell, plan.cells) for cell, _ in ready}
+    for subjects in groups(session, ready, fail):
+        Progress.say(f"features of {len(subjects)} models: {', '.join(labels[name] for name in subjects)}")
+        session.read(subjects, dense=dense)
     if not session.taps:
         raise VrEvalError("no cell could be probed")
     if not any(session.taps.values()):

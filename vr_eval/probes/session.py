@@ -67,6 +67,14 @@ class Session:
 
     def read(self, subjects: Mapping[str, Subject], *, dense: bool) -> None:
         """Everything that needs the models: features of all data, attention, per-token probes."""
+        self.extract(subjects)
+        for name, subject in subjects.items():
+            self._watch(name, subject)
+            if dense:
+                self._read_dense(name, subject)
+
+    def extract(self, subjects: Mapping[str, Subject]) -> None:
+        """Features of all data, through the store."""
         for name, subject in subjects.items():
             every = taps_of(subject.model)
             self.taps[name] = every if self.file.taps is None else selected(self.file.taps, every)
@@ -87,10 +95,6 @@ class Session:
                 splits.append(found)
             for name, train, test in zip(subjects, *splits, strict=True):
                 self.features[name, data.name] = train, test
-        for name, subject in subjects.items():
-            self._watch(name, subject)
-            if dense:
-                self._read_dense(name, subject)
 
     def fit(self) -> Rows:
         """Probes on everything that was read; taps that cells share are fitted once."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from vr_eval.errors import InputError, Problem
 from vr_eval.files import append_line, atomic_target, write_atomic
+from vr_eval.runs.lease import waited_for
 
 SHARD = 256
 """Images of one shard."""
@@ -60,7 +61,7 @@ class TapStore:
         return [shard for shard in range(self.shards) if shard not in self._sums]
 
     def write(self, shard: int, features: Features) -> None:
-        """Keep the rows of one shard, ``(rows of the shard, width)``.
+        """Keep the rows of one shard, ``(rows of the shard, width)``, unless another worker has kept them.
 
         Raises:
             InputError: the disk is full or cannot be written, or the width is another one than before.
@@ -71,12 +72,18 @@ class TapStore:
             raise ValueError(f"{len(features)} rows for a shard of {span.stop - span.start}")
         if not np.isfinite(features).all():
             raise ValueError(f"a feature of {self.about.get('tap', 'a tap')} is not finite")
+        with waited_for(self.folder.parent / ".leases", self.folder.name, lambda holder: None, "writes features"):
+            self._sums, self._width = self._read_sums(), self._read_width()
+            if shard not in self._sums:  # or else another worker was here: what is there is never written over
+                self._add(shard, features)
+
+    def _add(self, shard: int, features: Features) -> None:
         if self._width is None:
             self._create(features.shape[1])
         if features.shape[1] != self._width:
             raise self._stale(f"it holds {self._width} channels, the model has {features.shape[1]}")
         array = self._open("r+")
-        array[span] = features
+        array[self.span(shard)] = features
         array.flush()
         digest = _sum(np.ascontiguousarray(features, dtype=np.float32))
         append_line(self.folder / "shards.jsonl", json.dumps({"shard": shard, "sha256": digest}))

@@ -18,7 +18,7 @@ from vr_eval.runs.executors.base import Executor
 from vr_eval.runs.executors.inline import InlineExecutor
 from vr_eval.runs.executors.local import LocalExecutor, Share
 from vr_eval.runs.executors.options import WorkerOptions, cluster_executor
-from vr_eval.runs.executors.shares import has_gpu, shares_of
+from vr_eval.runs.executors.shares import has_gpu, shares_for
 from vr_eval.runs.graph import tasks_of, trainings
 from vr_eval.runs.progress import Progress
 from vr_eval.runs.settings import Settings
@@ -46,7 +46,7 @@ class Crew:
             InputError: nobody can go on.
         """
         blocks = session.blocks
-        shares = self._shares(len(cells) * blocks)
+        shares = self._workers(len(cells) * blocks)
         workers = len(shares) or self.options.workers or 1
         ranges = self._ranges(cells, session)
         shards = [ranges] * len(cells) if ranges > 1 else self._shards(len(cells), workers, blocks)
@@ -83,7 +83,7 @@ class Crew:
             else:
                 progress.finished(f"{name}: trained, {outcome.summary}")
 
-        self._drive(tasks, self._executor(self._shares(len(tasks)), progress), ended, progress)
+        self._drive(tasks, self._executor(self._workers(len(tasks)), progress), ended, progress)
         return failed
 
     def _drive(
@@ -101,13 +101,9 @@ class Crew:
             finally:
                 executor.cancel()
 
-    def _shares(self, most: int) -> list[Share]:
-        """How this machine is divided among at most so many workers; nothing where the workers are a cluster's."""
-        if self.options.executor != "local":
-            return []
-        if self.options.workers == 1:
-            return [Share(1, None, {})]
-        return shares_of(self.settings.device, self.options.workers, most, embedded=not self.grid.spec.sources)
+    def _workers(self, most: int) -> list[Share]:
+        embedded = not self.grid.spec.sources
+        return shares_for(self.options, self.settings.device, most, embedded=embedded)
 
     def _executor(self, shares: Sequence[Share], progress: Progress, session: Session | None = None) -> Executor:
         if len(shares) == 1:

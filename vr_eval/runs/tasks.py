@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from vr_eval.errors import InputError, Problem
 
-Kind: TypeAlias = Literal["train", "evaluate"]
+Kind: TypeAlias = Literal["train", "evaluate", "probe"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Task:
     """Something that one worker does.
 
     Attributes:
-        kind: Train the checkpoint that the cells share, or evaluate them.
+        kind: Train the checkpoint that the cells share, evaluate them, or read their features for probes.
         cells: Ids of cells, in the order in which they are evaluated.
         shard: Only these questions are answered, and nothing is scored; None for all questions.
         needs: Names of the tasks that come first.

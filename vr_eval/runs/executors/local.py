@@ -69,7 +69,9 @@ class LocalExecutor:
         shares: Sequence[Share],
         logs: Path,
         do: Callable[[str, Task], Outcome],
+        preload: Sequence[str] = PRELOADED,
     ) -> None:
+        warm_up(preload)
         self.workers = len(shares)
         self._folder, self._logs, self._do = folder.absolute(), logs.absolute(), do
         self._slots = [_Slot(share) for share in shares]

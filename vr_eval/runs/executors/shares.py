@@ -6,6 +6,16 @@ import os
 from collections.abc import Mapping
 
 from vr_eval.runs.executors.local import Share
+from vr_eval.runs.executors.options import WorkerOptions
+
+
+def shares_for(options: WorkerOptions, device: str, most: int, *, embedded: bool) -> list[Share]:
+    """What each worker of this machine gets, at most so many; nothing where the workers are a cluster's."""
+    if options.executor != "local":
+        return []
+    if options.workers == 1:
+        return [Share(1, None, {})]
+    return shares_of(device, options.workers, most, embedded=embedded)
 
 
 def shares_of(device: str, workers: int | None, most: int, *, embedded: bool) -> list[Share]:
