@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
 import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +20,18 @@ import pandas as pd
 import pytest
 
 from tests.runs.many import done, facts, processes_of, started, toy_world
+from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import cell_id
+from vr_eval.errors import InputError
 from vr_eval.records.folder import RunFolder
-from vr_eval.runs.lease import holders, leased
-
-ONE = RunFolder(Path("one"))
+from vr_eval.runs.execute import run_grid
+from vr_eval.runs.executors.options import WorkerOptions
+from vr_eval.runs.holder import STALE
+from vr_eval.runs.lease import Lease, holders, leased
+from vr_eval.runs.settings import Settings
+from vr_eval.runs.status import status_of
+from vr_eval.runs.tasks import Outcome, Task
+from vr_eval.runs.worker import Worker, work
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +76,7 @@ def test_two_workers_and_shards_give_what_one_gives(world: Path) -> None:
     assert not holders(RunFolder(world / "two").leases)
 
 
+@pytest.mark.slow
 def test_the_same_command_with_other_workers_asks_nothing_again(world: Path) -> None:
     done(world, "run", "toys.yaml", "--workers", "2", "--out", "again")
     before = facts(world / "again")
@@ -71,6 +84,7 @@ def test_the_same_command_with_other_workers_asks_nothing_again(world: Path) -> 
     assert facts(world / "again") == before == facts(world / "one")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_every_worker_and_one_worker_does_the_rest(world: Path) -> None:
     driver = started(world, "run", "toys.yaml", "--workers", "2", "--out", "interrupted")
     until(lambda: at_work(world / "interrupted"))
@@ -87,6 +101,7 @@ def test_ctrl_c_ends_every_worker_and_one_worker_does_the_rest(world: Path) -> N
     assert facts(world / "interrupted") == facts(world / "one")
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_leaves_no_workers_behind(world: Path) -> None:
     driver = started(world, "run", "toys.yaml", "--workers", "2", "--out", "orphaned")
     until(lambda: at_work(world / "orphaned"))
@@ -97,6 +112,7 @@ def test_a_driver_that_is_killed_leaves_no_workers_behind(world: Path) -> None:
     assert facts(world / "orphaned") == facts(world / "one")
 
 
+@pytest.mark.slow
 def test_a_second_driver_is_told_who_works_there(world: Path) -> None:
     run = RunFolder(world / "twice")
     driver = started(world, "run", "toys.yaml", "--workers", "2", "--out", "twice")
@@ -143,10 +159,6 @@ def test_workers_that_are_killed_at_twenty_random_moments_change_nothing(world: 
 
 
 def test_a_cell_that_another_worker_has_is_waited_for_and_not_done_twice(world: Path) -> None:
-    from vr_eval.runs.settings import Settings
-    from vr_eval.runs.tasks import Task
-    from vr_eval.runs.worker import Worker
-
     done(world, "run", "toys.yaml", "--workers", "1", "--out", "waited", "--limit", "2")
     run = RunFolder(world / "waited")
     worker = Worker.at(run, Settings.read(run))
@@ -158,3 +170,86 @@ def test_a_cell_that_another_worker_has_is_waited_for_and_not_done_twice(world: 
     outcome = worker.do(Task("evaluate", (name,)))
     assert not outcome.cells[0].error
     assert worker.session is None, "the cell was complete: nothing is loaded"
+
+
+def no_space(folder: str, task: Task) -> Outcome:
+    """A worker on a disk that is full once it has written some answers."""
+    from vr_eval.runs import journal
+
+    append = journal.Journal._append
+
+    def refused(self: journal.Journal, content: bytes) -> None:
+        if self.path.is_file() and self.path.stat().st_size > 1000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        append(self, content)
+
+    journal.Journal._append = refused  # type: ignore[method-assign]
+    return work(folder, task)
+
+
+@pytest.mark.slow
+def test_a_full_disk_at_one_worker_ends_the_command_and_loses_nothing(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world)
+    monkeypatch.setenv("VR_EVAL_HOME", str(world / "home"))
+    monkeypatch.setattr("vr_eval.runs.crew.work", no_space)
+    with pytest.raises(InputError, match="disk is full"):
+        run_grid(load_grid("toys.yaml"), Path("full"), options=WorkerOptions(workers=2))
+    kept = [path.read_text().count("\n") for path in Path("full").glob("cells/*/answers.jsonl")]
+    assert sum(kept) > 0
+    assert not holders(RunFolder(world / "full").leases)
+    done(world, "run", "toys.yaml", "--workers", "2", "--out", "full")
+    assert facts(world / "full") == facts(world / "one")
+
+
+@pytest.mark.slow
+def test_leases_of_a_host_that_died_are_taken_over(world: Path) -> None:
+    done(world, "run", "toys.yaml", "--workers", "1", "--out", "dead", "--limit", "1")
+    run = RunFolder(world / "dead")
+    for name in ("run", *(path.name for path in (world / "one/cells").iterdir())):
+        lease = Lease(run.leases, name, "ran there")
+        lease._holder = dataclasses.replace(lease._holder, host="another", boot=None)
+        assert lease.claim() is None
+        lease._ended.set()  # its host dies: no heartbeat any more
+        lease._heart.join()
+    assert "process" in done(world, "run", "toys.yaml", "--workers", "2", "--out", "dead", code=2)
+    old = time.time() - 2 * STALE
+    for file in run.leases.glob("*/*"):
+        os.utime(file, (old, old))
+    done(world, "run", "toys.yaml", "--workers", "2", "--out", "dead")
+    assert facts(world / "dead")["records"] == facts(world / "one")["records"]
+
+
+def test_status_says_what_is_done_and_what_failed_and_imports_nothing_heavy(world: Path) -> None:
+    code = (
+        "import sys; from vr_eval.cli import main; code = main(['status', 'one']);"
+        "sys.exit(code or bool({'torch', 'pandas', 'lmms_eval', 'ray', 'submitit'} & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=world, capture_output=True, text=True, check=True).stdout
+    assert "2 cells: 2 done" in said
+    assert "no command drives it now" in said
+    status = status_of(world / "one")
+    assert {cell.state for cell in status.cells} == {"done"}
+    assert json.loads(status.to_json())["counts"] == {"done": 2}
+
+
+def test_status_shows_who_is_at_it_and_why_a_cell_failed(world: Path) -> None:
+    shutil.copytree(world / "one", world / "shown")
+    run = RunFolder(world / "shown")
+    first, second = sorted(path.name for path in (world / "shown/cells").iterdir())
+    for name in (first, second):
+        (world / "shown/cells" / name / "metrics.json").unlink()
+    about = json.loads((world / "shown/cells" / first / "cell.json").read_text())
+    about |= {"status": "failed", "failure": "it \x1b[31mbroke"}
+    (world / "shown/cells" / first / "cell.json").write_text(json.dumps(about))
+    with leased(run.leases, f"{second}.1-of-2", "a half") as lease:
+        lease.progress(7, 300, "questions")
+        until(lambda: status_of(run.path).cells and "7 of 300 questions" in status_of(run.path).to_text())
+        status = {cell.cell_id: cell for cell in status_of(run.path).cells}
+    assert (status[first].state, status[second].state) == ("failed", "running")
+    assert status[second].workers[0].pid == os.getpid()
+    text = status_of(run.path).to_text()
+    assert "broke" in text
+    assert "\x1b" not in text
+    assert status[first].answered == 300

@@ -64,7 +64,7 @@ class Job:
         os.register_at_fork(after_in_child=_deaf)
         if self.work is not None:
             return self.work(self.folder, self.task)
-        from vr_eval.runs.worker import work  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        from vr_eval.runs.worker import work
 
         return work(self.folder, self.task)
 
