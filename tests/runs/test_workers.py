@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import os
 import random
@@ -20,18 +19,14 @@ import pandas as pd
 import pytest
 
 from tests.runs.many import done, facts, processes_of, started, toy_world
-from vr_eval.config.grid import load_grid
 from vr_eval.config.identity import cell_id
-from vr_eval.errors import InputError
 from vr_eval.records.folder import RunFolder
-from vr_eval.runs.execute import run_grid
-from vr_eval.runs.executors.options import WorkerOptions
 from vr_eval.runs.holder import STALE
 from vr_eval.runs.lease import Lease, holders, leased
 from vr_eval.runs.settings import Settings
 from vr_eval.runs.status import status_of
-from vr_eval.runs.tasks import Outcome, Task
-from vr_eval.runs.worker import Worker, work
+from vr_eval.runs.tasks import Task
+from vr_eval.runs.worker import Worker
 
 
 @pytest.fixture(scope="module")
@@ -172,31 +167,49 @@ def test_a_cell_that_another_worker_has_is_waited_for_and_not_done_twice(world: 
     assert worker.session is None, "the cell was complete: nothing is loaded"
 
 
-def no_space(folder: str, task: Task) -> Outcome:
-    """A worker on a disk that is full once it has written some answers."""
-    from vr_eval.runs import journal
+NO_SPACE = """
+import errno, os
+from vr_eval.runs import journal
+from vr_eval.runs.worker import work
 
-    append = journal.Journal._append
+append = journal.Journal._append
 
-    def refused(self: journal.Journal, content: bytes) -> None:
-        if self.path.is_file() and self.path.stat().st_size > 1000:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        append(self, content)
+def refused(self, content):
+    if self.path.is_file() and self.path.stat().st_size > 1000:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+    append(self, content)
 
-    journal.Journal._append = refused  # type: ignore[method-assign]
+def no_space(folder, task):
+    journal.Journal._append = refused
     return work(folder, task)
+"""
+ON_A_FULL_DISK = """
+from pathlib import Path
+from no_space import no_space
+from vr_eval.config.grid import load_grid
+from vr_eval.errors import InputError
+from vr_eval.runs import crew
+from vr_eval.runs.execute import run_grid
+from vr_eval.runs.executors.options import WorkerOptions
+
+if __name__ == "__main__":
+    crew.work = no_space
+    try:
+        run_grid(load_grid("toys.yaml"), Path("full"), options=WorkerOptions(workers=2))
+    except InputError as error:
+        print(error)
+"""
 
 
 @pytest.mark.slow
-def test_a_full_disk_at_one_worker_ends_the_command_and_loses_nothing(
-    world: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(world)
-    monkeypatch.setenv("VR_EVAL_HOME", str(world / "home"))
-    monkeypatch.setattr("vr_eval.runs.crew.work", no_space)
-    with pytest.raises(InputError, match="disk is full"):
-        run_grid(load_grid("toys.yaml"), Path("full"), options=WorkerOptions(workers=2))
-    kept = [path.read_text().count("\n") for path in Path("full").glob("cells/*/answers.jsonl")]
+def test_a_full_disk_at_one_worker_ends_the_command_and_loses_nothing(world: Path) -> None:
+    (world / "no_space.py").write_text(NO_SPACE)
+    (world / "on_a_full_disk.py").write_text(ON_A_FULL_DISK)
+    environment = {**os.environ, "VR_EVAL_HOME": str(world / "home"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "on_a_full_disk.py"]
+    said = subprocess.run(command, cwd=world, env=environment, capture_output=True, text=True, timeout=300)
+    assert "the disk is full" in said.stdout, said.stderr
+    kept = [path.read_text().count("\n") for path in (world / "full").glob("cells/*/answers.jsonl")]
     assert sum(kept) > 0
     assert not holders(RunFolder(world / "full").leases)
     done(world, "run", "toys.yaml", "--workers", "2", "--out", "full")

@@ -24,7 +24,7 @@ from vr_eval.runs.progress import Progress
 from vr_eval.runs.settings import Settings
 from vr_eval.runs.tasks import CellOutcome, Task
 from vr_eval.runs.watch import watching
-from vr_eval.runs.worker import Worker, work
+from vr_eval.runs.worker import Worker, work, write_failure
 
 if TYPE_CHECKING:
     from vr_eval.runs.evaluate import Session
@@ -58,6 +58,7 @@ class Crew:
                 name = self._label(outcome.cell)
                 if outcome.error and outcome.cell not in failed:
                     failed[outcome.cell] = outcome
+                    self._note(outcome)
                     progress.finished(f"{name}: FAILED: {outcome.error}")
                 elif not outcome.error and task.kind == "evaluate" and task.shard is None:
                     progress.finished(f"{name}: {outcome.summary}")
@@ -85,6 +86,13 @@ class Crew:
 
         self._drive(tasks, self._executor(self._workers(len(tasks)), progress), ended, progress)
         return failed
+
+    def _note(self, outcome: CellOutcome) -> None:
+        """Of a worker that was lost for good, the driver writes down what the worker could not."""
+        folder = self.run.cell(outcome.cell)
+        if not folder.error.is_file():
+            hint = f"{outcome.error}\nWhat workers on this machine print: {self.run.logs}\n"
+            write_failure(folder, self._cells[outcome.cell], self.grid, outcome.error, hint)
 
     def _drive(
         self,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vr_eval.checksums import DamagedError
+from vr_eval.config.cell import Cell
 from vr_eval.config.checkpoint_folders import find_checkpoint
 from vr_eval.config.grid import Grid
 from vr_eval.config.identity import cell_id
@@ -23,7 +24,7 @@ from vr_eval.errors import InputError, Problem, VrEvalError, sanitize_terminal
 from vr_eval.files import write_atomic
 from vr_eval.records.cell import CellRecord, MetricsRecord
 from vr_eval.records.columns import CellColumns
-from vr_eval.records.folder import RunFolder
+from vr_eval.records.folder import CellFolder, RunFolder
 from vr_eval.records.json_file import plain
 from vr_eval.runs.content import content_of, renew
 from vr_eval.runs.lease import Lease, waited_for
@@ -161,12 +162,16 @@ class Worker:
         return self.session
 
     def _failed(self, task: Task, name: str, error: Exception) -> CellOutcome:
-        folder, cell = self.run.cell(name), self._cells[name]
-        write_atomic(folder.error, "".join(traceback.format_exception(error)))
-        if not folder.evaluated:  # results of an earlier run, of which some questions were tried again, stay
-            columns = plain(CellColumns.of(cell, self.grid))
-            CellRecord(**columns, status="failed", failure=first_line(error)).write(folder.about)
+        traced = "".join(traceback.format_exception(error))
+        write_failure(self.run.cell(name), self._cells[name], self.grid, first_line(error), traced)
         return outcome_of_failure(name, error, smaller=_can_be_halved(task, self))
+
+
+def write_failure(folder: CellFolder, cell: Cell, grid: Grid, error: str, details: str) -> None:
+    """Keep why a cell failed, in one line and with all that is known, in its folder."""
+    write_atomic(folder.error, details)
+    if not folder.evaluated:  # results of an earlier run, of which some questions were tried again, stay
+        CellRecord(**plain(CellColumns.of(cell, grid)), status="failed", failure=error).write(folder.about)
 
 
 def _can_be_halved(task: Task, worker: Worker) -> bool:
