@@ -65,6 +65,8 @@ class Answerer:
         decoding: How answers are generated, over what a task asks for.
         seed: Of the cell, where tokens are drawn.
         shared: Other workers may be at work on this machine; its answers say so.
+        begin: Where among the batches of a task it begins, 0 to 1: workers that begin at different places encode
+            different images, and find those of the others when they come to them.
     """
 
     def __init__(
@@ -78,13 +80,14 @@ class Answerer:
         decoding: Decoding | None = None,
         seed: int = 0,
         shared: bool = False,
+        begin: float = 0.0,
     ) -> None:
         self.model, self.processor = model, processor
         self.encoder = ImageEncoder(model, processor.image_processor, store or FeatureStore())
         self.batch_size = batch_size
         self.log = log
         self.decoding, self.seed = decoding or Decoding(), seed
-        self.shared = shared
+        self.shared, self.begin = shared, begin
         self._ends = end_tokens(model, processor)
         self._failures = _Failures(hopeless=True)
 
@@ -103,7 +106,9 @@ class Answerer:
                 answers[question.key] = kept
         progress(sum(question.key in answers for question in questions))
         self._failures = _Failures(hopeless=not answers)
-        for batch, answered in self._answered(self._still_to_ask(questions, answers), rules):
+        batches = self._still_to_ask(questions, answers)
+        first = int(self.begin * len(batches))
+        for batch, answered in self._answered([*batches[first:], *batches[:first]], rules):
             new = [(q, answer) for q, answer in zip(batch, answered, strict=True) if q.key not in answers]
             if self.log is not None:
                 self.log.add([question for question, _ in new], [answer for _, answer in new])

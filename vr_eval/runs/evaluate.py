@@ -41,6 +41,7 @@ from vr_eval.runs.journal import Journal
 from vr_eval.runs.tasks import Shard
 from vr_eval.stats import stratified_mean
 
+GOLDEN = (5**0.5 - 1) / 2
 Progress = Callable[[int], None]
 Check = Callable[[], None]
 
@@ -187,6 +188,8 @@ class Session:
 
     def _asked(self, model: CellModel, journal: Journal, progress: Progress) -> VrEval:
         """What lmms-eval asks: it answers from the journal, and where that has no answer by the model."""
+        # Cells next to each other are evaluated at once, and their places are far apart by this.
+        begin = self.grid.cells.index(model.cell) * GOLDEN % 1 if self.shared else 0.0
 
         def answerer() -> Answerer:
             loaded = model.loaded
@@ -199,6 +202,7 @@ class Session:
                 decoding=self.grid.decoding,
                 seed=model.cell.seed,
                 shared=self.shared,
+                begin=begin,
             )
 
         lm = VrEval.late(answerer, journal, self.batch_size, self.device)
