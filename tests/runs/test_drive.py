@@ -29,7 +29,7 @@ def bad(again: bool = True, memory: bool = False) -> Callable[[Task], Outcome]:
 class Scripted:
     """Ends the oldest task first, each time by the next entry of its script; by `good` where that is used up.
 
-    An entry is a function of the task, or the text and blame of a loss.
+    An entry is a function of the task, or the text of a loss, whether it is blameless, and whether memory ran out.
     """
 
     def __init__(self, workers: int, **script: list[object]) -> None:
@@ -54,8 +54,7 @@ class Scripted:
         entry = script.pop(0) if script else good
         if callable(entry):
             return [Ended(task, entry(task))]
-        why, blameless = entry  # type: ignore[misc]
-        return [Ended(task, None, why, blameless)]
+        return [Ended(task, None, *entry)]  # type: ignore[misc]
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -138,6 +137,14 @@ def test_memory_that_runs_out_halves_the_batch_and_is_no_failure() -> None:
     assert driven(executor, [C], retries=0) == {C.name: [""]}
     assert [task.halved for task in executor.submitted] == [0, 1, 2, 3]
     assert {task.name for task in executor.submitted} == {C.name}
+
+
+def test_a_worker_that_was_lost_for_memory_goes_on_with_half_the_batch_some_times() -> None:
+    answered = iter(range(1000))
+    executor = Scripted(1, evaluate_c=[("out of memory", False, True)] * 50)
+    (error,) = driven(executor, [C], retries=2, standing=lambda task: next(answered))[C.name]
+    assert error == "its worker was lost: out of memory"
+    assert [task.halved for task in executor.submitted] == [0, 1, 2]
 
 
 def test_a_full_disk_ends_everything() -> None:

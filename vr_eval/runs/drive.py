@@ -110,10 +110,12 @@ class Drive:
 
     def _lost(self, end: Ended) -> Task | None:
         task = end.task
-        moved = self.standing(task) != self._stood.get(task.name)
+        # Where memory ran out, it would do so again and again, a little further each time.
+        moved = not end.memory and self.standing(task) != self._stood.get(task.name)
         if end.blameless or moved or self._may_try(task):
-            self.say(f"{self.words(task)}: its worker was lost ({end.lost}); it goes on")
-            return task
+            how = " with half the batch" if end.memory else ""
+            self.say(f"{self.words(task)}: its worker was lost ({end.lost}); it goes on{how}")
+            return task.with_half_the_batch() if end.memory else task
         outcomes = [CellOutcome(cell, error=f"its worker was lost: {end.lost}", exit_code=1) for cell in task.cells]
         self._failed[task.name] = outcomes[0]
         self.ended(task, outcomes)

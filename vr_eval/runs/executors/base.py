@@ -18,12 +18,14 @@ class Ended:
         outcome: What its worker said; None where the worker was lost before it said anything.
         lost: Why it was lost, in words: "killed by signal 9", "its node was lost", "preempted".
         blameless: It was lost by no fault of the task (a node, a preemption), so that it is tried as often as needed.
+        memory: It was lost because main memory ran out.
     """
 
     task: Task
     outcome: Outcome | None
     lost: str = ""
     blameless: bool = False
+    memory: bool = False
 
 
 class Executor(Protocol):

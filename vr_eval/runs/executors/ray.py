@@ -118,7 +118,7 @@ class RayExecutor:
         try:
             answer = self._ray.get(reference)
         except errors.OutOfMemoryError:
-            return Ended(task, None, "out of memory: its node had none left, and Ray killed its process")
+            return Ended(task, None, "out of memory: its node had none left, and Ray killed its process", memory=True)
         except errors.WorkerCrashedError:
             return Ended(task, None, "its process was killed or crashed")
         except errors.NodeDiedError:

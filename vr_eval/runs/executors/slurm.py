@@ -229,8 +229,10 @@ class SlurmExecutor:
         ):
             end = _result(running.task, job)
         elif over:
-            words, blameless = _LOST.get(_state(job, self.local), _ENDED_SOMEHOW)
-            end = Ended(running.task, None, f"{words}; see {job.paths.stderr}", blameless)
+            state = _state(job, self.local)
+            words, blameless = _LOST.get(state, _ENDED_SOMEHOW)
+            memory = state == "OUT_OF_MEMORY"
+            end = Ended(running.task, None, f"{words}; see {job.paths.stderr}", blameless, memory)
         else:
             return None
         for path in (job.paths.submitted_pickle, job.paths.result_pickle):
