@@ -22,7 +22,7 @@ from tests.runs.many import done, facts, processes_of, started, toy_world
 from vr_eval.config.identity import cell_id
 from vr_eval.records.folder import RunFolder
 from vr_eval.runs.holder import STALE
-from vr_eval.runs.lease import Lease, holders, leased
+from vr_eval.runs.lease import Lease, LeaseLostError, holders, leased
 from vr_eval.runs.settings import Settings
 from vr_eval.runs.status import status_of
 from vr_eval.runs.tasks import Task
@@ -232,6 +232,20 @@ def test_leases_of_a_host_that_died_are_taken_over(world: Path) -> None:
         os.utime(file, (old, old))
     done(world, "run", "toys.yaml", "--workers", "2", "--out", "dead")
     assert facts(world / "dead")["records"] == facts(world / "one")["records"]
+
+
+def test_a_cell_that_was_taken_over_has_not_failed(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(world / "one")
+    worker = Worker.at(run, Settings.read(run))
+    name = cell_id(worker.grid.cells[0], worker.grid)
+
+    def taken_over(task: Task, cell: str) -> str:
+        raise LeaseLostError("another worker has taken over")
+
+    monkeypatch.setattr(worker, "_evaluate", taken_over)
+    (outcome,) = worker.do(Task("evaluate", (name,))).cells
+    assert outcome.again
+    assert not run.cell(name).error.exists()
 
 
 def test_status_says_what_is_done_and_what_failed_and_imports_nothing_heavy(world: Path) -> None:

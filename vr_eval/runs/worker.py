@@ -27,7 +27,7 @@ from vr_eval.records.columns import CellColumns
 from vr_eval.records.folder import CellFolder, RunFolder
 from vr_eval.records.json_file import plain
 from vr_eval.runs.content import content_of, renew
-from vr_eval.runs.lease import Lease, waited_for
+from vr_eval.runs.lease import Lease, LeaseLostError, waited_for
 from vr_eval.runs.settings import Settings
 from vr_eval.runs.tasks import CellOutcome, Outcome, Task
 from vr_eval.runs.training import train_missing
@@ -97,6 +97,8 @@ class Worker:
             try:
                 summary = self._train(task, name) if train else self._evaluate(task, name)
                 outcomes.append(CellOutcome(name, summary))
+            except LeaseLostError as error:  # nothing failed: whoever took over is at it
+                outcomes.append(CellOutcome(name, "", first_line(error), 1, again=True))
             except Exception as error:  # one failing cell must not stop the others, whatever it is
                 full = full_disk(error)
                 if full is not None:
@@ -122,6 +124,7 @@ class Worker:
             self._say(f"{doing}: process {holder.pid} on {holder.host} is at it; waiting for it")
 
         with waited_for(self.run.leases, f"{name}{part}", waiting, task=doing) as lease:
+            renew(folder, self._content)
             if folder.complete:  # another worker was there
                 return summary_of(MetricsRecord.read(folder.metrics))
             checkpoint = None
@@ -129,7 +132,6 @@ class Worker:
                 checkpoint = find_checkpoint(cell) or train_missing(
                     cell, self._say, self.settings.device, track=self.settings.tracking
                 )
-            renew(folder, self._content)
             session = self._open()
             session.batch_size = max(1, self.settings.batch_size >> task.halved)
             questions = session.questions_of(task.shard) if task.shard else session.questions
