@@ -21,6 +21,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from vr_eval.adapters.batches import in_batches, still_to_ask
+from vr_eval.adapters.kept_messages import KeptMessages
 from vr_eval.adapters.questions import Answer, AnswerLog, Messages, Question
 from vr_eval.config.decoding import Decoding, Rules
 from vr_eval.errors import VrEvalError
@@ -67,6 +68,7 @@ class Answerer:
         shared: Other workers may be at work on this machine; its answers say so.
         begin: Where among the batches of a task it begins, 0 to 1: workers that begin at different places encode
             different images, and find those of the others when they come to them.
+        messages: Those that cells asked before; default: none are kept.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Answerer:
         seed: int = 0,
         shared: bool = False,
         begin: float = 0.0,
+        messages: KeptMessages | None = None,
     ) -> None:
         self.model, self.processor = model, processor
         self.encoder = ImageEncoder(model, processor.image_processor, store or FeatureStore())
@@ -88,6 +91,7 @@ class Answerer:
         self.log = log
         self.decoding, self.seed = decoding or Decoding(), seed
         self.shared, self.begin = shared, begin
+        self.messages = messages or KeptMessages(0)
         self._ends = end_tokens(model, processor)
         self._failures = _Failures(hopeless=True)
 
@@ -140,7 +144,7 @@ class Answerer:
 
     def _prepare(self, question: Question) -> Prepared | Exception:
         try:
-            prepared = prepare(question.load(), self.processor, self.model)
+            prepared = prepare(self.messages.of(question), self.processor, self.model)
             return replace(prepared, seed=seed_of(self.seed, question.key))
         except Exception as error:  # whatever a task's code or an image decoder raises is this one question's failure
             return error

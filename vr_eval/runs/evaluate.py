@@ -12,6 +12,7 @@ from typing import Any
 from vr_eval.adapters.answering import Answerer, CellError
 from vr_eval.adapters.batches import blocks_of, part_of
 from vr_eval.adapters.data import commit_of
+from vr_eval.adapters.kept_messages import KeptMessages
 from vr_eval.adapters.lmms import VrEval, answer_part, evaluate
 from vr_eval.adapters.lmms_tasks import load_tasks
 from vr_eval.adapters.results import Scored, TaskResult
@@ -88,6 +89,7 @@ class Session:
         self.shared = shared
         self._dealt_by = dealt_by or batch_size
         self.device = pick_device(device)
+        self.messages = KeptMessages()
         self.models = Models(grid.loading, self.device)
         self.tasks = load_tasks([task for _, task in grid.tasks], grid.tasks_path)
         self.local = {task for task, content in content_of(grid).items() if "data" in content}
@@ -203,6 +205,7 @@ class Session:
                 seed=model.cell.seed,
                 shared=self.shared,
                 begin=begin,
+                messages=self.messages,
             )
 
         lm = VrEval.late(answerer, journal, self.batch_size, self.device)
