@@ -102,7 +102,8 @@ class Answerer:
             InputError: a task asks for a decoding that cannot be.
             CellError: the first `HOPELESS` questions, or all if there are fewer, failed in the same way.
         """
-        rules = {question.settings: self.decoding.rules(question.task, question.gen_kwargs) for question in questions}
+        differing = {question.settings: question for question in questions}
+        rules = {settings: self.decoding.rules(q.task, q.gen_kwargs) for settings, q in differing.items()}
         answers = {}
         for question in questions:
             kept = self.log.get(question) if self.log is not None else None
