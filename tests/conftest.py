@@ -30,6 +30,12 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(autouse=True)
+def _one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process do their work in it, where the patches of a test are; `--workers N` asks for others."""
+    monkeypatch.setattr("vr_eval.runs.executors.shares.cores", lambda: 1)
+
+
+@pytest.fixture(autouse=True)
 def _own_methods(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The method files that a test loads are no other test's."""
     before = dict(METHODS)
