@@ -152,12 +152,12 @@ def test_run_passes_grid_place_device_and_batch_size_and_returns_the_exit_code(
     fake(monkeypatch, "vr_eval.runs.execute", "run_grid", calls)
     arguments = ["run", "projectors", "--out", str(tmp_path), "--device", "cpu", "--batch-size", "5", "--limit", "3"]
     workers = ["--executor", "ray", "--workers", "7", "--shards", "3", "--retries", "0", "--address", "head:6379"]
-    assert cli.main([*arguments, "--track", "wandb", *workers]) == 1
+    assert cli.main([*arguments, "--track", "wandb", "--features", "off", *workers]) == 1
     ((grid,), options) = calls[0]  # type: ignore[misc]
     assert grid.limit == 3  # type: ignore[has-type]
     track = Tracking("wandb", tmp_path.with_name(f"{tmp_path.name}.track"), "projectors")
     asked = WorkerOptions("ray", workers=7, shards=3, retries=0, address="head:6379")
-    expected = {"out": tmp_path, "device": "cpu", "batch_size": 5, "track": track, "options": asked}
+    expected = {"out": tmp_path, "device": "cpu", "batch_size": 5, "track": track, "options": asked, "features": "off"}
     assert options == expected  # type: ignore[has-type]
 
 

@@ -38,9 +38,16 @@ def test_a_run_gives_its_folder_or_says_that_cells_failed(
     asked: list[tuple[str, Path, Tracking]] = []
 
     def run_grid(
-        grid: Grid, out: Path, device: str, batch_size: int | None, track: Tracking, options: WorkerOptions
+        grid: Grid,
+        out: Path,
+        device: str,
+        batch_size: int | None,
+        track: Tracking,
+        options: WorkerOptions,
+        features: str | None,
     ) -> int:
         assert options.alone
+        assert features is None
         asked.append((grid.name, out, track))
         return code
 

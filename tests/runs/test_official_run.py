@@ -63,12 +63,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models generate as ever, and then the first one says what a case says and the pruned one says nothing."""
-    batches, prepare = Answerer._batches, Answerer._prepare
+    answered, prepare = Answerer._answered, Answerer._prepare
 
     def said(
-        self: Answerer, questions: Sequence[Question], rules: Any
+        self: Answerer, batches: Sequence[list[Question]], rules: Any
     ) -> Iterator[tuple[list[Question], list[Answer]]]:
-        for batch, answers in batches(self, questions, rules):
+        for batch, answers in answered(self, batches, rules):
             texts = [
                 BY_NAME[question.task].answers[question.doc_id] if self.model.config.pruning == "none" else ""
                 for question in batch
@@ -86,7 +86,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
             return OSError("image file is truncated")
         return prepare(self, question)
 
-    monkeypatch.setattr(Answerer, "_batches", said)
+    monkeypatch.setattr(Answerer, "_answered", said)
     monkeypatch.setattr(Answerer, "_prepare", broken)
 
 

@@ -60,7 +60,15 @@ def run(
     run_dir = Path(out) if out is not None else loaded.run_dir
     tracked = tracking(track, run_dir, loaded.name)
     options = WorkerOptions(workers=workers) if isinstance(workers, int) else workers
-    code = run_grid(loaded, run_dir, device, batch_size, tracked, options, features)
+    code = run_grid(
+        loaded,
+        out=run_dir,
+        device=device,
+        batch_size=batch_size,
+        track=tracked,
+        options=options,
+        features=features,
+    )
     tracked.keep_results(run_dir)
     if code:
         raise CellsFailedError(run_dir, code)

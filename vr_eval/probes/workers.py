@@ -12,15 +12,13 @@ from pathlib import Path
 
 from vr_eval.config.cell import Cell
 from vr_eval.config.checkpoint_folders import find_checkpoint
-from vr_eval.errors import VrEvalError
 from vr_eval.paths import home
 from vr_eval.probes.file import ProbePlan, label_of, probe_id
 from vr_eval.records.folder import RunFolder
 from vr_eval.runs.drive import Drive
-from vr_eval.runs.executors.base import Executor
-from vr_eval.runs.executors.local import LocalExecutor
-from vr_eval.runs.executors.options import WorkerOptions, cluster_executor
-from vr_eval.runs.executors.shares import has_gpu, shares_for
+from vr_eval.runs.executors.choice import executor_for
+from vr_eval.runs.executors.options import WorkerOptions
+from vr_eval.runs.executors.shares import shares_for
 from vr_eval.runs.lease import leased
 from vr_eval.runs.progress import Progress
 from vr_eval.runs.tasks import CellOutcome, Outcome, Task
@@ -67,8 +65,7 @@ class Reader:
         failed: dict[str, CellOutcome] = {}
 
         def fail(cell: Cell, error: Exception) -> None:
-            again = not isinstance(error, VrEvalError)
-            failed[probe_id(cell)] = CellOutcome(probe_id(cell), error=str(error), exit_code=1, again=again)
+            failed[probe_id(cell)] = outcome_of_failure(probe_id(cell), error)
 
         data = load_data(self.plan.file)
         session = Session(self.plan.file, data, home() / "features", pick_device(self.device), Progress.say)
@@ -91,11 +88,7 @@ def read_ahead(plan: ProbePlan, cells: Sequence[Cell], run_dir: Path, device: st
     if len(shares) == 1:
         return
     progress = Progress(len(cells))
-    executor: Executor
-    if shares:
-        executor = LocalExecutor(run.path, shares, run.logs, do, PRELOADED)
-    else:
-        executor = cluster_executor(options, run.path.absolute(), do, gpu=has_gpu(device))
+    executor = executor_for(options, shares, run, do, progress.say, device, PRELOADED)
     size = -(-len(cells) // (len(shares) or options.workers or executor.workers))
     names = [probe_id(cell) for cell in cells]
     tasks = [Task("probe", tuple(names[start : start + size])) for start in range(0, len(names), size)]
@@ -106,9 +99,11 @@ def read_ahead(plan: ProbePlan, cells: Sequence[Cell], run_dir: Path, device: st
             progress.finished(f"{labels[outcome.cell]}: {outcome.error or 'features read'}")
 
     with watching(run, progress) as look:
-        drive = Drive(executor, ended, progress.say, lambda task: labels[task.cells[0]], watch=look)
-        drive.retries = options.retries
-        try:
-            drive.run(tasks)
-        finally:
-            executor.cancel()
+        Drive(
+            executor,
+            ended,
+            progress.say,
+            words=lambda task: labels[task.cells[0]],
+            watch=look,
+            retries=options.retries,
+        ).run(tasks)

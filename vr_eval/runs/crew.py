@@ -15,10 +15,11 @@ from vr_eval.config.vision_features import expected, ranges_that_fit
 from vr_eval.records.folder import RunFolder
 from vr_eval.runs.drive import Drive
 from vr_eval.runs.executors.base import Executor
+from vr_eval.runs.executors.choice import executor_for
 from vr_eval.runs.executors.inline import InlineExecutor
-from vr_eval.runs.executors.local import LocalExecutor, Share
-from vr_eval.runs.executors.options import WorkerOptions, cluster_executor
-from vr_eval.runs.executors.shares import has_gpu, shares_for
+from vr_eval.runs.executors.local import Share
+from vr_eval.runs.executors.options import WorkerOptions
+from vr_eval.runs.executors.shares import shares_for
 from vr_eval.runs.graph import tasks_of, trainings
 from vr_eval.runs.progress import Progress
 from vr_eval.runs.settings import Settings
@@ -104,10 +105,7 @@ class Crew:
         here = isinstance(executor, InlineExecutor)  # whose tasks show how far they are themselves
         with nullcontext(lambda: None) if here else watching(self.run, progress) as look:
             drive = Drive(executor, ended, progress.say, self._words, self._standing, look, self.options.retries)
-            try:
-                drive.run(tasks)
-            finally:
-                executor.cancel()
+            drive.run(tasks)
 
     def _workers(self, most: int) -> list[Share]:
         embedded = not self.grid.spec.sources
@@ -120,10 +118,7 @@ class Crew:
             worker.session = session
             return InlineExecutor(worker.do)
         self.settings.sharing().write(self.run)
-        if shares:
-            progress.say(f"{len(shares)} workers on this machine; what they print goes to {self.run.logs}")
-            return LocalExecutor(self.run.path, shares, self.run.logs, work)
-        return cluster_executor(self.options, self.run.path, work, gpu=has_gpu(self.settings.device))
+        return executor_for(self.options, shares, self.run, work, progress.say, self.settings.device)
 
     def _shards(self, cells: int, workers: int, blocks: int) -> list[int]:
         """Into how many parts each cell's questions are cut; by default only those of cells that leave workers idle."""

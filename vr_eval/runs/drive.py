@@ -46,10 +46,10 @@ class Drive:
     _failed: dict[str, CellOutcome] = field(default_factory=dict)
 
     def run(self, tasks: Sequence[Task]) -> None:
-        """Do all `tasks`, earlier ones first where there is a choice.
+        """Do all `tasks`, earlier ones first where there is a choice; then, or when it breaks off, end the executor.
 
         Raises:
-            InputError: nobody can go on (a full disk), or the executor cannot start tasks; what ran is cancelled.
+            InputError: nobody can go on (a full disk), or the executor cannot start tasks.
         """
         by_name = {task.name: (place, task) for place, task in enumerate(tasks)}
         graph = TopologicalSorter({task.name: task.needs for task in tasks})
@@ -68,9 +68,8 @@ class Drive:
                     else:
                         heapq.heappush(ready, (by_name[end.task.name][0], again))
                 self.watch()
-        except BaseException:
+        finally:
             self.executor.cancel()
-            raise
 
     def _start(self, ready: list[tuple[int, Task]], graph: TopologicalSorter[str]) -> None:
         room = self.executor.room()

@@ -23,7 +23,9 @@ from vr_eval.places import check_all, check_data_cache, check_home, check_hub_ca
 from vr_eval.records.folder import RUN_LEASE, CellFolder, RunFolder
 from vr_eval.records.json_file import write_json
 from vr_eval.runs.content import changed_since, content_of, renew
+from vr_eval.runs.executors.local import warm_up
 from vr_eval.runs.executors.options import ALONE, WorkerOptions
+from vr_eval.runs.executors.shares import several
 from vr_eval.runs.folder import check_run_dir, write_grid
 from vr_eval.runs.lease import check_free, leased
 from vr_eval.runs.origins import several_commits
@@ -72,9 +74,7 @@ def run_grid(
         check_training_data(grid)
     _check_places(pending)
     kept = features_folder(features)
-    if pending and options.executor == "local" and not options.alone:
-        from vr_eval.runs.executors.local import warm_up
-
+    if pending and several(options, device, embedded=not grid.spec.sources):
         warm_up()
     session = _session(grid, pending, device, batch_size or grid.batch_size, kept) if pending else None
     with leased(run.leases, RUN_LEASE, f"drives {grid.name}"):

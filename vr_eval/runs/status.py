@@ -16,9 +16,9 @@ from vr_eval.config.identity import cell_id
 from vr_eval.errors import InputError, Problem, sanitize_terminal
 from vr_eval.paths import has_home, home
 from vr_eval.records.cell import CellRecord, MetricsRecord
-from vr_eval.records.folder import CellFolder, RunFolder
+from vr_eval.records.folder import RUN_LEASE, CellFolder, RunFolder
 from vr_eval.runs.content import answers_left
-from vr_eval.runs.lease import Holder, holder_of, holders
+from vr_eval.runs.lease import Holder, holders
 from vr_eval.runs.plan import aligned, duration
 from vr_eval.runs.settings import Settings
 
@@ -101,20 +101,26 @@ def status_of(run_dir: Path) -> Status:
         raise InputError(Problem("there is no run in this directory", file=str(run_dir), hint=hint))
     grid = Settings.read(run).grid(run) if run.settings.is_file() else load_grid(run.grid)
     evaluating, training = holders(run.leases), _trainings()
-    cells = tuple(_status(cell, grid, run, evaluating, training) for cell in grid.cells)
-    features = [_features(run.cell(cell.cell_id)) for cell in cells if cell.state == "done"]
+    abouts = {cell: _about(run.cell(cell_id(cell, grid))) for cell in grid.cells}
+    cells = tuple(_status(cell, grid, run, about, evaluating, training) for cell, about in abouts.items())
+    done = [about for about, cell in zip(abouts.values(), cells, strict=True) if cell.state == "done"]
+    features = [about.features for about in done if about is not None and about.features is not None]
     encoded, found = (sum(one.get(key, 0) for one in features) for key in ("encoded", "found"))
-    return Status(grid.name, str(run_dir), holder_of(run.leases, "run"), cells, encoded, found)
+    return Status(grid.name, str(run_dir), evaluating.get(RUN_LEASE), cells, encoded, found)
 
 
 def _status(
-    cell: Cell, grid: Grid, run: RunFolder, evaluating: Mapping[str, Holder], training: Mapping[str, Holder]
+    cell: Cell,
+    grid: Grid,
+    run: RunFolder,
+    about: CellRecord | None,
+    evaluating: Mapping[str, Holder],
+    training: Mapping[str, Holder],
 ) -> CellStatus:
     name = cell_id(cell, grid)
     folder = run.cell(name)
     workers = tuple(holder for lease, holder in evaluating.items() if lease.partition(".")[0] == name)
     trainer = training.get(trained_checkpoint(cell).name) if has_home() and find_checkpoint(cell) is None else None
-    about = CellRecord.read(folder.about) if folder.about.is_file() else None
     failure = about.failure if about is not None and about.status == "failed" and about.failure else ""
     failed_questions = MetricsRecord.read(folder.metrics).failures if folder.evaluated else 0
     state: State
@@ -140,9 +146,8 @@ def _trainings() -> dict[str, Holder]:
     return holders(home() / "checkpoints" / ".leases") if has_home() else {}
 
 
-def _features(folder: CellFolder) -> Mapping[str, int]:
-    about = CellRecord.read(folder.about) if folder.about.is_file() else None
-    return getattr(about, "features", None) or {}
+def _about(folder: CellFolder) -> CellRecord | None:
+    return CellRecord.read(folder.about) if folder.about.is_file() else None
 
 
 def _row(cell: CellStatus) -> tuple[str, ...]:

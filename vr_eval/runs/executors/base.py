@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from vr_eval.runs.tasks import Outcome, Task
+
+Work: TypeAlias = Callable[[str, Task], Outcome]
+"""Does a task, given the run directory; it is sent to workers."""
 
 
 @dataclass(frozen=True)
@@ -51,4 +54,4 @@ class Executor(Protocol):
         """Tasks that ended since; waits for the first one, but no longer than `seconds`."""
 
     def cancel(self) -> None:
-        """End what runs, keeping what is answered; returns when the workers are gone. Harmless where nothing runs."""
+        """End what runs, keeping what is answered, and the workers; returns when they are gone."""

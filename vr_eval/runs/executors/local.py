@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -21,8 +21,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vr_eval.runs.executors.base import Ended
-from vr_eval.runs.tasks import Outcome, Task
+from vr_eval.runs.executors.base import Ended, Work
+from vr_eval.runs.tasks import Task
 
 PATIENCE = 10.0
 """Seconds in which a worker that is told to end puts away what it has."""
@@ -68,7 +68,7 @@ class LocalExecutor:
         folder: Path,
         shares: Sequence[Share],
         logs: Path,
-        do: Callable[[str, Task], Outcome],
+        do: Work,
         preload: Sequence[str] = PRELOADED,
     ) -> None:
         warm_up(preload)
@@ -151,7 +151,7 @@ class LocalExecutor:
         slot.process = slot.pipe = slot.task = None
 
 
-def _serve(pipe: Connection, folder: str, share: Share, logs: str, do: Callable[[str, Task], Outcome]) -> None:
+def _serve(pipe: Connection, folder: str, share: Share, logs: str, do: Work) -> None:
     """What a worker's process does until its driver is gone."""
     # Ctrl-C in a terminal reaches every process of the command; whether workers end is the driver's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 from vr_eval.errors import InputError, Problem
 from vr_eval.runs.drive import RETRIES
-
-if TYPE_CHECKING:
-    from vr_eval.runs.executors.base import Executor
-    from vr_eval.runs.tasks import Outcome, Task
-
-Work: TypeAlias = "Callable[[str, Task], Outcome]"
 
 EXECUTORS = ("local", "ray", "slurm")
 
@@ -63,25 +54,3 @@ class WorkerOptions:
 
 
 ALONE = WorkerOptions()
-
-
-def cluster_executor(options: WorkerOptions, run_dir: Path, work: Work, *, gpu: bool) -> Executor:
-    """The one of Ray or Slurm.
-
-    Args:
-        work: Does a task, given the run directory.
-        gpu: Whether a task takes a GPU where the options do not say.
-
-    Raises:
-        InputError: there is none, its package is missing, or an option does not fit.
-    """
-    if options.executor == "ray":
-        from vr_eval.runs.executors.ray import RayExecutor
-
-        gpus = float(gpu) if options.gpus is None else options.gpus
-        asked = {"cpus": options.cpus, "gpus": gpus, "workers": options.workers}
-        return RayExecutor(run_dir, address=options.address, work=work, **asked)  # type: ignore[arg-type]
-    from vr_eval.runs.executors.slurm import SlurmExecutor
-    from vr_eval.runs.executors.slurm_options import parse_slurm
-
-    return SlurmExecutor(run_dir, parse_slurm(options.slurm), workers=options.workers, work=work)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from vr_eval.errors import InputError, Problem
-from vr_eval.runs.executors.base import Ended
+from vr_eval.runs.executors.base import Ended, Work
 from vr_eval.runs.executors.ray_cluster import join
-from vr_eval.runs.tasks import Outcome, Task
-
-Work: TypeAlias = Callable[[str, Task], Outcome]
+from vr_eval.runs.tasks import Task
 
 _READ_AGAIN_SECONDS = 5.0
 _KILL_AFTER_SECONDS = 10.0

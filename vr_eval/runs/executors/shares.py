@@ -13,9 +13,14 @@ def shares_for(options: WorkerOptions, device: str, most: int, *, embedded: bool
     """What each worker of this machine gets, at most so many; nothing where the workers are a cluster's."""
     if options.executor != "local":
         return []
-    if options.workers == 1:
+    if options.alone:
         return [Share(1, None, {})]
     return shares_of(device, options.workers, most, embedded=embedded)
+
+
+def several(options: WorkerOptions, device: str, *, embedded: bool) -> bool:
+    """Whether this machine will be divided, as far as can be told before torch counts its GPUs."""
+    return options.executor == "local" and (options.workers or _by_cores(device, embedded)) > 1
 
 
 def shares_of(device: str, workers: int | None, most: int, *, embedded: bool) -> list[Share]:
@@ -32,8 +37,7 @@ def shares_of(device: str, workers: int | None, most: int, *, embedded: bool) ->
         count = min(workers or len(gpus), most)
         threads = _threads(count)
         return [Share(n + 1, threads, {"CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]}) for n in range(count)]
-    alone = device not in ("auto", "cpu") or not embedded
-    count = min(workers or (1 if alone else cores()), most)
+    count = min(workers or _by_cores(device, embedded), most)
     nothing: Mapping[str, str] = {}
     return [Share(n + 1, _threads(count), nothing) for n in range(count)]
 
@@ -48,6 +52,11 @@ def cores() -> int:
     from joblib import cpu_count
 
     return int(cpu_count())
+
+
+def _by_cores(device: str, embedded: bool) -> int:
+    """Workers where there are no GPUs."""
+    return cores() if embedded and device in ("auto", "cpu") else 1
 
 
 def _threads(workers: int) -> int | None:

@@ -11,21 +11,19 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from vr_eval.errors import InputError, Problem
-from vr_eval.runs.executors.base import Ended
+from vr_eval.runs.executors.base import Ended, Work
 from vr_eval.runs.executors.slurm_options import SlurmOptions
 from vr_eval.runs.executors.slurm_queue import COMMANDS, Queue
 from vr_eval.runs.tasks import Outcome, Task
-
-Worker: TypeAlias = Callable[[str, Task], Outcome]
 
 MOST_TIMEOUTS = 100
 """Times that a job may run out of time and go on; a task that needs more of them makes no headway."""
@@ -55,7 +53,7 @@ class Job:
 
     folder: str
     task: Task
-    work: Worker | None = None
+    work: Work | None = None
 
     def __call__(self) -> Outcome:
         """Do the task; submitit calls this on the node."""
@@ -109,7 +107,7 @@ class SlurmExecutor:
         folder: Path,
         options: SlurmOptions,
         workers: int | None = None,
-        work: Worker | None = None,
+        work: Work | None = None,
         asks_every: float = 30.0,
     ) -> None:
         self.local = options.cluster == "local"
