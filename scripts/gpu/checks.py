@@ -177,12 +177,12 @@ def training(bed: Bed) -> dict[str, Any]:
     labels[:, : -NEW_TOKENS - 3] = IGNORE
     parts = stages_of(cell, model)[1].trained
     model.requires_grad_(False)
+    for part in parts:
+        for parameter in part.parameters:
+            parameter.requires_grad_(True)
     watched = next(iter(model.projector.parameters()))
     gradients, found = [], {}
     for checkpointing in (False, True):
-        for parameter in (p for part in parts for p in part.parameters):
-            # The whole decoder's gradients are needed for the step alone.
-            parameter.requires_grad_(checkpointing or parameter is watched)
         if checkpointing:
             model.activation_checkpointing_enable()
         model.train()
