@@ -39,7 +39,7 @@ def cached_features(
         folder.mkdir(parents=True, exist_ok=True)
         partial = {level: folder / f"level{level}.{os.getpid()}.partial" for level in missing}
         arrays: dict[Level, np.memmap[Any, np.dtype[np.float16]]] = {}
-        for start in tqdm(range(0, len(images), batch), desc="vision features", unit="batch"):
+        for start in tqdm(range(0, len(images), batch), desc="vision features", unit="batch", disable=None):
             with torch.inference_mode():
                 features = encode(images[start : start + batch], missing).half().numpy()
             for place, level in enumerate(missing):
