@@ -25,7 +25,6 @@ from vr_eval.runs.holder import as_bytes, new_holder
 from vr_eval.runs.lease import (
     Holder,
     LeaseLostError,
-    break_lease,
     check_free,
     holder_of,
     holders,
@@ -346,7 +345,7 @@ def test_the_heart_of_a_lost_lease_stops(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(lease_module, "TICK", 0.01)
     before = threading.active_count()
     with leased(tmp_path, "cell"):
-        break_lease(tmp_path, "cell", os.getpid(), new_holder("").host)
+        holder_module.free(holder_module.found_in(tmp_path, "cell").file)
         until(lambda: threading.active_count() == before)
         assert list(tmp_path.iterdir()) == []
 
@@ -376,16 +375,6 @@ def test_a_rename_that_the_network_reports_as_failed_counts(tmp_path: Path, monk
     monkeypatch.setattr(Path, "rename", asked_twice)
     with leased(tmp_path, "run") as lease:
         lease.check()
-
-
-def test_only_the_named_holder_is_freed(tmp_path: Path) -> None:
-    file = there(tmp_path)
-    break_lease(tmp_path, "run", 4711, "node-8")
-    break_lease(tmp_path, "run", 4712, "node-7")
-    break_lease(tmp_path, "none", 4711, "node-7")
-    assert file.exists()
-    break_lease(tmp_path, "run", 4711, "node-7")
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])

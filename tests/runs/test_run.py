@@ -25,6 +25,8 @@ from vr_eval.models.feature_store import FeatureStore
 from vr_eval.records.columns import COLUMNS
 from vr_eval.runs.evaluate import Session
 from vr_eval.runs.execute import run_grid
+from vr_eval.runs.executors.base import Ended
+from vr_eval.runs.executors.inline import InlineExecutor
 from vr_eval.runs.train import train_grid
 
 OUT = Path("runs/toys")
@@ -327,6 +329,18 @@ def test_a_cell_with_a_bad_checkpoint_fails_and_the_other_does_not(
     assert run_grid(grid) == 0
     assert not (folder(grid, 0) / "error.txt").exists()
     assert len(set(records()["label"])) == 2
+
+
+def test_a_lost_worker_s_reason_stands_in_place_of_an_older_one(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = "killed by signal 15"
+    monkeypatch.setattr(InlineExecutor, "poll", lambda self, seconds: [Ended(self._next, None, lost)])
+    monkeypatch.setattr(InlineExecutor, "room", lambda self: 1)
+    assert run_grid(grid) == 1
+    lost = "killed by signal 9"
+    assert run_grid(grid) == 1
+    said = (folder(grid, 0) / "error.txt").read_text()
+    assert "signal 9" in said
+    assert "signal 15" not in said
 
 
 def test_a_model_with_a_bug_is_a_failed_cell(

@@ -53,6 +53,8 @@ class Crew:
         shards = [ranges] * len(cells) if ranges > 1 else self._shards(len(cells), workers, blocks)
         tasks = tasks_of(cells, self.grid, shards, across=ranges > 1)
         progress, failed = Progress(len(cells)), dict[str, CellOutcome]()
+        for cell in cells:  # why it failed before is not why it will fail now
+            self.run.cell(cell_id(cell, self.grid)).error.unlink(missing_ok=True)
 
         def ended(task: Task, outcomes: Sequence[CellOutcome]) -> None:
             for outcome in outcomes:

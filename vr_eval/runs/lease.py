@@ -44,7 +44,6 @@ __all__ = [
     "Holder",
     "Lease",
     "LeaseLostError",
-    "break_lease",
     "check_free",
     "holder_of",
     "holders",
@@ -216,20 +215,6 @@ def check_free(folder: Path, name: str) -> None:
     holder = holder_of(folder, name)
     if holder is not None:
         raise _busy(folder, name, holder)
-
-
-def break_lease(folder: Path, name: str, pid: int, host: str) -> None:
-    """Free the lease `name` of a process that is known to be dead; that of any other stays.
-
-    Raises:
-        InputError: It cannot be removed.
-    """
-    found = found_in(folder, name)
-    if found is not None and (found.holder.pid, found.holder.host) == (pid, host):
-        try:
-            free(found.file)
-        except OSError as error:
-            raise InputError(not_writable(error, folder)) from error
 
 
 def _busy(folder: Path, name: str, holder: Holder) -> InputError:
