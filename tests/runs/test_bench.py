@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from vr_eval.cli import main
 from vr_eval.config.checkpoint_folders import trained_checkpoint
 from vr_eval.config.grid import Grid
 from vr_eval.models.checkpoints import load_checkpoint
+from vr_eval.runs import bench as bench_module
 from vr_eval.runs.bench import bench_grid, inference_twin
 
 PRUNED = "  - {projector: mlp, pruning: fastv, fastv.keep_ratio: 0.25}\n"
@@ -41,7 +44,7 @@ def test_every_configuration_is_measured_once_whatever_its_seeds(root: Path, gri
     bench = bench_grid(many, "cpu", 2, said.append)
     assert files(root) == before
     assert [cell.label for cell in bench.cells] == [cell.label for cell in many.cells if cell.seed == 0]
-    assert said == [f"[{n}/3] {cell.label}" for n, cell in enumerate(bench.cells, start=1)]
+    assert said[-3:] == [f"[{n}/3] {cell.label}" for n, cell in enumerate(bench.cells, start=1)]
     mlp, remembering, pruned = bench.cells
     assert all(cell.trained for cell in bench.cells)
     assert (mlp.vision_tokens, remembering.vision_tokens) == (144, 36)
@@ -69,6 +72,20 @@ def test_json_has_units_in_its_names_and_text_says_what_was_measured(root: Path,
     assert lines[2].startswith("mlp ")
     assert "One image and 32 text tokens, batch 1, on cpu (" in bench.to_text()
     assert "checkpoint" not in bench.to_text()
+
+
+def test_who_else_uses_the_machine_is_noticed_and_said(root: Path, grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            assert bench_module.cores_in_use(1.0) >= bench_module.BUSY
+        finally:
+            other.kill()
+    said: list[str] = []
+    monkeypatch.setattr(bench_module, "cores_in_use", lambda: 1.2)
+    assert "Others keep 1.2 cores of this machine busy" in bench_grid(grid, "cpu", 1, said.append).to_text()
+    assert said[0].startswith("Others keep 1.2 cores")
+    monkeypatch.setattr(bench_module, "cores_in_use", lambda: 0.4)
+    assert "busy" not in bench_grid(grid, "cpu", 1, lambda text: None).to_text()
 
 
 def test_a_cell_without_a_checkpoint_is_measured_untrained_and_named(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import psutil
 import torch
 
 from vr_eval.catalog.backbone import Loading
@@ -37,6 +38,8 @@ from vr_eval.models.lvlm import LVLM
 from vr_eval.runs.device import pick_device
 from vr_eval.runs.plan import aligned
 
+BUSY = 0.5
+"""So many cores in use by others are said to be (ours)."""
 ENVIRONMENT = ("started", "cpu", "gpu", "torch_threads", "versions", "git")
 
 
@@ -82,6 +85,8 @@ class Bench:
     attention: str | None
     text_tokens: int
     repeats: int
+    cores_in_use: float
+    """Cores of this machine that others kept busy when it began."""
     environment: dict[str, Any]
     cells: tuple[CellCost, ...]
 
@@ -111,6 +116,7 @@ class Bench:
                 "inference/training: its time over that of the training version.",
                 "GFLOPs: matrix products, convolutions and attention of a prefill, two operations per multiply-add.",
                 *self._untrained(),
+                *([busy_text(self.cores_in_use)] if self.cores_in_use >= BUSY else []),
             ]
         )
 
@@ -142,13 +148,26 @@ def bench_grid(grid: Grid, device: str, repeats: int, say: Callable[[str], None]
     quiet_loading()
     cells = {dataclasses.replace(cell, seed=0): cell for cell in reversed(grid.cells)}
     check_checkpoints(folder for cell in cells.values() if (folder := find_checkpoint(cell)) is not None)
+    in_use = cores_in_use()
+    if in_use >= BUSY:
+        say(busy_text(in_use))
     costs = []
     for number, cell in enumerate(reversed(cells.values()), start=1):
         say(f"[{number}/{len(cells)}] {cell.label}")
         costs.append(bench_cell(cell, on, repeats, loading))
     environment = {key: value for key, value in asdict(describe(new_run_id())).items() if key in ENVIRONMENT}
     how = (grid.random_weights, loading.dtype, loading.attention)
-    return Bench(grid.name, str(on), *how, PROMPT_TOKENS, repeats, environment, tuple(costs))
+    return Bench(grid.name, str(on), *how, PROMPT_TOKENS, repeats, in_use, environment, tuple(costs))
+
+
+def cores_in_use(seconds: float = 0.5) -> float:
+    """Cores of this machine that are busy for so long, while this process waits."""
+    return round(psutil.cpu_percent(seconds) / 100 * (psutil.cpu_count() or 1), 1)
+
+
+def busy_text(cores: float) -> str:
+    """What times of a machine that others use are worth."""
+    return f"Others keep {cores:.1f} cores of this machine busy: times are longer than they would be alone."
 
 
 def bench_cell(cell: Cell, device: torch.device, repeats: int, loading: Loading | None = None) -> CellCost:
