@@ -59,6 +59,7 @@ def test_it_is_trained_run_and_reported_and_its_checkpoint_names_the_package(wor
     assert vr_eval(world, "plan", "grid.yaml", packages=None).returncode == 2
 
 
+@pytest.mark.slow
 def test_a_file_that_a_grid_names_does_as_well(world: Path) -> None:
     """Trained, run and reported; the checkpoint tells which file it needs, and neither it nor a report executes any."""
     mine = world / "my_method.py"

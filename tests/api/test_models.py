@@ -42,7 +42,9 @@ ORDERS = {
 LIGHT = "import sys, vr_eval; print(len({'torch', 'transformers', 'pandas', 'yaml'} & set(sys.modules)))"
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    "order", [order if order == "theirs first" else pytest.param(order, marks=pytest.mark.slow) for order in ORDERS]
+)
 def test_auto_classes_know_our_checkpoints_in_any_order(order: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"{ORDERS[order]}\n{LOADED}{HD}"], capture_output=True, text=True, check=False

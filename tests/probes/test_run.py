@@ -102,6 +102,7 @@ def test_the_same_command_computes_no_feature_again_and_gives_the_same_numbers(
     assert (world / "runs/where/taps.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_workers_read_what_one_reads_and_the_command_computes_no_feature(
     world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

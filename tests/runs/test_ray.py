@@ -177,6 +177,7 @@ def test_room_follows_the_machines_that_are_there(
     until_room(4)
 
 
+@pytest.mark.slow
 def test_cancel_interrupts_what_runs_and_kills_what_stays(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

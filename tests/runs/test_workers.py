@@ -153,6 +153,7 @@ def test_workers_that_are_killed_at_twenty_random_moments_change_nothing(world: 
     assert facts(world / "killed") == facts(world / "one")
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_worker_has_is_waited_for_and_not_done_twice(world: Path) -> None:
     done(world, "run", "toys.yaml", "--workers", "1", "--out", "waited", "--limit", "2")
     run = RunFolder(world / "waited")
