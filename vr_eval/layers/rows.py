@@ -1,4 +1,4 @@
-"""What a reduction leaves of N tokens: rows of a sparse weight matrix ``(K, N)``, so that choosing and merging are one thing."""
+"""What a reduction leaves of N tokens: rows of a sparse matrix ``(K, N)``; choosing and merging are one thing."""
 
 from __future__ import annotations
 
