@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from vr_eval.methods.base import VisionFeatures
+from vr_eval.methods.reduction import Asked
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.pruned import received_attention
 from vr_eval.testing.tiny import IMAGE, batch, pixels, prompt, tiny_lvlm
 
 Parts = list[int | str]
@@ -108,13 +108,12 @@ def walked(model: LVLM, pruning: str, options: dict[str, Any], row: list[int], i
 def test_the_attention_that_all_rows_give_is_a_mean() -> None:
     """Every row gives 1 to those before it: so do all of them together, and the last alone."""
     generator = torch.Generator().manual_seed(0)
-    query, key = (torch.randn(2, heads, 7, 4, generator=generator) for heads in (4, 2))
-    asks = torch.ones(2, 7, dtype=torch.bool)
-    asks[1, :3] = False  # padding
-    for which in ("mean", "last"):
-        received = received_attention(query, key, 0.5, asks, which)
-        torch.testing.assert_close(received.sum(1), torch.ones(2))
-        assert not received[1, :3].any()
+    query, key = (torch.randn(heads, 7, 4, generator=generator) for heads in (4, 2))
+    asked = Asked(query, key, 0.5)
+    for rows in ([6], [2, 5], list(range(7))):
+        received = asked.received(torch.tensor(rows))
+        torch.testing.assert_close(received.sum(), torch.ones(()))
+        assert not received[max(rows) + 1 :].any()
 
 
 @pytest.mark.usefixtures("float64")

@@ -32,10 +32,16 @@ class Rows:
     def __len__(self) -> int:
         return len(self.home)
 
+    @property
+    def selects(self) -> bool:
+        """Whether every row is the token at its home, as it is."""
+        plain = self.weight is None and len(self.row) == len(self)
+        return plain and torch.equal(self.column, self.home[self.row])
+
     def apply(self, tokens: Tensor) -> Tensor:
         """``(N, C)`` to ``(K, C)``; sums are made in float32, or in float64 of float64."""
-        if self.weight is None and len(self.row) == len(self):
-            return tokens[self.column.new_empty(len(self)).scatter_(0, self.row, self.column)]
+        if self.selects:
+            return tokens[self.home]
         precise = torch.promote_types(tokens.dtype, torch.float32)
         entries = tokens[self.column].to(precise)
         if self.weight is not None:
