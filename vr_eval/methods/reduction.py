@@ -5,6 +5,7 @@ A method sees one sample at a time, without padding: what it leaves of a sample 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -49,8 +50,8 @@ class Sample:
     """``(P,)`` bool."""
     image: Tensor
     """``(N,)`` int64: of every vision token, the number of its image in the batch."""
-    total: int
-    """Vision tokens that it had before the first step."""
+    first: Tensor
+    """``(N,)`` int64: how many vision tokens its image had before the first step."""
     ids: Tensor
     """Token ids of the whole prompt, as it was at first: what a draw is seeded by."""
     asked: Asked | None = None
@@ -88,3 +89,19 @@ class Reduction(nn.Module):
         Within an image they follow one another in their own order; the places that they fill are their homes.
         """
         raise NotImplementedError
+
+
+def by_image(sample: Sample, choose: Callable[[Tensor], Rows]) -> Rows:
+    """What `choose` leaves of each image of a sample, one after the other.
+
+    `choose` is handed the places ``(n,)`` of the image's tokens among the N, and answers with rows over these n.
+    """
+    parts, count = [], 0
+    for image in sample.image.unique_consecutive():
+        places = (sample.image == image).nonzero().flatten()
+        rows = choose(places)
+        weight = torch.ones_like(rows.row, dtype=torch.float32) if rows.weight is None else rows.weight
+        parts.append((places[rows.home], rows.row + count, places[rows.column], weight))
+        count += len(rows)
+    home, row, column, weight = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Rows(home, row, column, None if bool((weight == 1).all()) else weight)

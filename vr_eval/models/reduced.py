@@ -165,7 +165,7 @@ class _Prefill(_Run):
         places = torch.arange(given.prompt.shape[1], device=given.prompt.device).expand_as(given.prompt)
         seen = torch.ones_like(given.prompt) if given.seen is None else given.seen.bool()
         self.now = Now(given.image, given.prompt, seen, places)
-        self.totals = ((given.image >= 0) & given.prompt).sum(1).tolist()
+        self.counts = given.image[(given.image >= 0) & given.prompt].bincount()
         self.steps = {place: step for step, place in enumerate(reduction.places)}
         self.asking = {
             None: frozenset[int](),
@@ -258,10 +258,11 @@ class _Prefill(_Run):
             query, key, scaling = self.asked
             asked = Asked(query[row, :, prompt], key[row, :, prompt], scaling)
         image = now.image[row, prompt]
+        of = image[image >= 0]
         # A choice has no gradient.
         seen = hidden[row, prompt].detach()
         ids = given.input_ids[row, given.prompt[row]]
-        return Sample(seen, image >= 0, image[image >= 0], self.totals[row], ids, asked)
+        return Sample(seen, image >= 0, of, self.counts[of], ids, asked)
 
 
 def renumbered(positions: Tensor, seen: Tensor) -> Tensor:
