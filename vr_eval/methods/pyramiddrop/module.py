@@ -16,6 +16,7 @@ class PyramidDrop(Reduction):
 
     def __init__(self, shapes: Shapes, options: PyramidDropOptions) -> None:
         super().__init__()
+        options = options.resolve(shapes)
         self.places, self.ratios, self.positions = options.places(), options.ratios, options.positions
 
     def choose(self, step: int, sample: Sample) -> Rows:
@@ -23,5 +24,6 @@ class PyramidDrop(Reduction):
             raise ValueError("PyramidDrop ranks by attention, and was handed none")
         received = sample.asked.received(sample.last())[sample.vision]
         # Shares are of what each image had at first.
-        counts = stage_counts
-        return by_image(sample, lambda at: keep(received[at], counts(int(sample.first[at[0]]), self.ratios)[step]))
+        return by_image(
+            sample, lambda at: keep(received[at], stage_counts(int(sample.first[at[0]]), self.ratios)[step])
+        )
