@@ -72,7 +72,8 @@ def _in_order(
     first = min(pruning.places())
     if first <= last:
         message = f"{dropper} drops tokens before layer {first}, but {name} acts until after layer {last}"
-        yield Clash("pruning", message, f"{dropper} in front of layers after {last}")
+        key = next((key for key in ("layer", "layers") if hasattr(pruning, key)), None)
+        yield Clash("pruning", message, f"{dropper}.{key}: more than {last}" if key else "refusion: none")
 
 
 def _other_image(name: str, refusion: str, grid: int, left: int) -> Clash:

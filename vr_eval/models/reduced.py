@@ -2,8 +2,8 @@
 
 Layers from a place on get a shorter sequence: hidden states, positions and rotary embeddings of what stays, and a mask
 of its own length. Their cache is shorter too; what was left is remembered on the cache itself, for its decode steps,
-and goes with it. Queries and keys that a method asks for come from the layer's own code, called for nothing else and
-ended at its attention: so any kind of attention may be in use, and none has to return its weights.
+and goes with it. No attention has to return its weights: a method that ranks by a layer gets its queries and keys,
+noted on their way through the attention interface, or made by the layer's own code for nothing else before it runs.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
-from transformers.modeling_utils import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from vr_eval.methods.reduction import Asked, Reduction, Sample
 
 _ASK = "vr_eval_ask"
+_NOTE = "vr_eval_note"
 _LEFT = "_vr_eval_left"
 
 
@@ -106,7 +107,8 @@ def reduced(
         return
     run: _Prefill | _Decode
     run = _Decode(decoder, left.stages, cache) if given is None else _Prefill(decoder, reduction, given, cache, left)
-    handles = []
+    handles, usual = [], decoder.config._attn_implementation
+    token = _noting.set(run if isinstance(run, _Prefill) else None)
     try:
         for number, layer in enumerate(decoder.layers):
             if number >= run.first:
@@ -116,6 +118,8 @@ def reduced(
         if given is not None and cache is not None:
             setattr(cache, _LEFT, left)
     finally:
+        decoder.config._attn_implementation = usual
+        _noting.reset(token)
         for handle in handles:
             handle.remove()
 
@@ -167,25 +171,24 @@ class _Prefill(_Run):
         self.now = Now(given.image, given.prompt, seen, places)
         self.counts = given.image[(given.image >= 0) & given.prompt].bincount()
         self.steps = {place: step for step, place in enumerate(reduction.places)}
-        self.asking = {
-            None: frozenset[int](),
-            "own": frozenset(self.steps),
-            "previous": frozenset(place - 1 for place in self.steps),
-        }[reduction.asks]
-        self.first = min(self.steps | dict.fromkeys(self.asking))
-        self.asked: tuple[Tensor, Tensor, float] | None = None
+        self.first = min(self.steps) - (reduction.asks == "previous")
+        self.usual = decoder.config._attn_implementation
+        self.asked: Answer | None = None
 
     def before(self, number: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden, *rest = args
         kwargs = {**kwargs, **self.replaced}
-        asks_itself = self.reduction.asks == "own"
-        if number in self.asking and asks_itself:
-            self.asked = ask(self.decoder, layer, hidden, kwargs)
         if number in self.steps:
+            if self.reduction.asks == "own":
+                self.asked = ask(self.decoder, layer, hidden, kwargs)
+            self.decoder.config._attn_implementation = self.usual
             hidden = self._step(number, hidden, kwargs)
             kwargs |= self.replaced
-        if number in self.asking and not asks_itself:
-            self.asked = ask(self.decoder, layer, hidden, kwargs)
+        if self.reduction.asks == "previous" and number + 1 in self.steps:
+            if self.usual in ALL_ATTENTION_FUNCTIONS.valid_keys():
+                self.decoder.config._attn_implementation = _NOTE
+            else:  # eager attention is each decoder's own, and cannot be called from outside
+                self.asked = ask(self.decoder, layer, hidden, kwargs)
         return (hidden, *rest), kwargs
 
     def _step(self, place: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
@@ -277,33 +280,48 @@ def take(tensor: Tensor, index: Tensor) -> Tensor:
     return rows[torch.arange(len(index), device=index.device)[:, None], index]
 
 
+Answer = tuple[Tensor, Tensor, float]
+"""Queries ``(B, heads, L, d)`` and keys ``(B, groups, L, d)`` of a layer, and the factor of their scores."""
+_noting: ContextVar[_Prefill | None] = ContextVar("noting", default=None)
+
+
+def _note(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> Any:
+    """The decoder's usual attention, of which a prefill notes what went in."""
+    run = _noting.get()
+    assert run is not None
+    run.asked = (query.detach(), key.detach(), kwargs["scaling"])
+    return ALL_ATTENTION_FUNCTIONS[run.usual](module, query, key, value, mask, **kwargs)
+
+
 class _Answered(Exception):
     """Ends a layer's code at its attention."""
 
-    def __init__(self, query: Tensor, key: Tensor, scaling: float) -> None:
+    def __init__(self, answer: Answer) -> None:
         super().__init__()
-        self.query, self.key, self.scaling = query, key, scaling
+        self.answer = answer
 
 
-def _answer(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any) -> Any:
-    raise _Answered(query, key, kwargs["scaling"])
+def _answer(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> Any:
+    raise _Answered((query, key, kwargs["scaling"]))
 
 
+AttentionInterface.register(_NOTE, _note)
 AttentionInterface.register(_ASK, _answer)
 
 
 @torch.no_grad()
-def ask(decoder: PreTrainedModel, layer: Any, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
-    """Queries ``(B, heads, L, d)`` and keys ``(B, groups, L, d)`` that `layer` makes of `hidden`, and its scaling.
+def ask(decoder: PreTrainedModel, layer: Any, hidden: Tensor, kwargs: dict[str, Any]) -> Answer:
+    """What `layer` would attend with, given `hidden` ``(B, L, H)``; nothing of it is cached.
 
-    Nothing of it is cached, and the layer computes no more than these (and values).
+    Raises:
+        ValueError: the layer does not go through the attention interface of transformers.
     """
     usual = decoder.config._attn_implementation
     decoder.config._attn_implementation = _ASK
     try:
         layer.forward(hidden, **{**kwargs, "past_key_values": None})
     except _Answered as answered:
-        return answered.query, answered.key, answered.scaling
+        return answered.answer
     finally:
         decoder.config._attn_implementation = usual
     raise ValueError(f"{type(layer).__name__} does not go through the attention interface of transformers")
