@@ -57,7 +57,7 @@ TESTS = {
     **{f"methods/{file.parent.name}/spec.py": SPECS for file in (ROOT / "vr_eval" / "methods").glob("*/spec.py")},
     "methods/": f"{REFERENCE} methods/projectors methods/initialisation models/encoding methods/sva",
     "models/seams.py": "methods/reference_walk methods/deepstack",
-    "models/pruned.py": "methods/reference_pruning models/pruning methods/golden_fastv",
+    "models/reduced.py": "methods/reference_pruning models/pruning models/reduced methods/golden_fastv",
     "models/layout.py": "methods/reference_walk models/pruning models/tiles",
     "models/tiles.py": TILES,
     "models/tiling/": TILES,

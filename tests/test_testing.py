@@ -14,9 +14,11 @@ from torch.nn import functional as F
 from tests.outside import vr_outside
 from tests.outside.vr_outside import SPEC, MaxPool, MaxPoolOptions
 from vr_eval import testing
-from vr_eval.methods.base import PruningInput, Shapes, VisionFeatures
+from vr_eval.layers.rows import Rows
+from vr_eval.methods.base import Shapes, VisionFeatures
 from vr_eval.methods.fastv.module import FastV
 from vr_eval.methods.fastv.spec import SPEC as FASTV
+from vr_eval.methods.reduction import Sample
 from vr_eval.methods.registry import METHODS
 from vr_eval.methods.spec import MethodSpec
 from vr_eval.testing import check_method
@@ -109,9 +111,12 @@ class ReadsWhatItDoesNotName(MaxPool):
         return super().forward(features)
 
 
-class PrunesOneByOneOnly(FastV):
-    def select(self, given: PruningInput) -> Tensor:
-        return super().select(given) if len(given.vision) == 1 else given.vision
+class CountsItsSamples(FastV):
+    seen = 0
+
+    def choose(self, step: int, sample: Sample) -> Rows:
+        self.seen += 1
+        return super().choose(step, sample) if self.seen % 2 else Rows.of(torch.arange(len(sample.image)))
 
 
 def projector(cls: type[nn.Module], **changes: Any) -> MethodSpec:
@@ -155,9 +160,9 @@ def test_a_broken_projector_is_named_with_what_is_wrong(cls: type[nn.Module], ch
     assert why in str(caught.value)
 
 
-def test_a_pruning_method_that_looks_at_the_batch_is_caught() -> None:
-    spec = dataclasses.replace(FASTV, name="broken", module=__name__, cls="PrunesOneByOneOnly")
-    with pytest.raises(AssertionError, match="_padded_batch: A batch"):
+def test_a_reduction_that_hangs_on_other_samples_is_caught() -> None:
+    spec = dataclasses.replace(FASTV, name="broken", module=__name__, cls="CountsItsSamples")
+    with pytest.raises(AssertionError, match="the logits differ"):
         check_method(spec)
 
 

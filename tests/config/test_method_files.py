@@ -32,12 +32,12 @@ cells: [{projector: max_pool, ratio: 4, max_pool.bias: false}, {projector: mlp}]
 """
 PRUNING = """
 from dataclasses import dataclass
-from vr_eval.methods.base import Pruning
+from vr_eval.methods.reduction import Reduction
 from vr_eval.methods.random.spec import SPEC as OTHERS
 from vr_eval.methods.random.spec import RandomOptions
 import dataclasses
 
-class First(Pruning):
+class First(Reduction):
     pass
 
 SPEC = dataclasses.replace(OTHERS, name="first", module=__name__, cls="First")

@@ -88,11 +88,12 @@ def _is_mask(name: str) -> bool:
 
 
 def cases(folder: Path, kind: str) -> list[Case]:
-    """Every case under `folder` whose official class or description begins with or holds `kind`."""
+    """Every case under `folder` whose official class or description holds `kind`, or whose method it is."""
     found = []
     for meta in sorted(folder.glob("meta_*.json")):
         for name, case in json.loads(meta.read_text()).items():
-            if kind in str(case.get("official_class", "")) or kind in str(case.get("official", "")):
+            stated = (str(case.get("official_class", "")), str(case.get("official", "")))
+            if case.get("method") == kind or any(kind in official for official in stated):
                 found.append(Case(name, case, folder / f"{name}.npz"))
     return found
 

@@ -9,10 +9,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.methods.golden_cases import Case, parametrize
-from vr_eval.methods.base import PruningInput, Shapes
+from vr_eval.layers.rows import Rows
+from vr_eval.methods.base import Shapes
 from vr_eval.methods.fastv.module import FastV
 from vr_eval.methods.fastv.spec import FastVOptions
-from vr_eval.models.pruned import pruned
+from vr_eval.methods.reduction import Sample
+from vr_eval.models.reduced import Prompt, reduced
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -35,32 +37,29 @@ def test_golden_fastv(fastv_case: Case) -> None:
     model = reference_llama(fastv_case)
     embeds = fastv_case.inputs["inputs_embeds"]
     length, first, count = embeds.shape[1], given["system_tokens"], given["image_tokens"]
-    vision = torch.zeros(1, length, dtype=torch.bool)
-    vision[:, first : first + count] = True
-    recorded: list[PruningInput] = []
+    image = torch.full((1, length), -1)
+    image[:, first : first + count] = 0
+    recorded: list[torch.Tensor] = []
 
     class Recording(FastV):
-        def select(self, given: PruningInput) -> torch.Tensor:
-            recorded.append(given)
-            return super().select(given)
+        def choose(self, step: int, sample: Sample) -> Rows:
+            assert sample.asked is not None
+            recorded.append(sample.asked.received(sample.last())[sample.vision])
+            return super().choose(step, sample)
 
     shapes = Shapes(grid=4, tower_width=1, tower_depth=1, select_layer=1, decoder_width=1, decoder_depth=9, stride=1)
     options = FastVOptions(layer=given["K"], keep_ratio=given["keep"] / count, mode=given["mode"])
-    ids = torch.zeros(1, length, dtype=torch.long)
-    prompt = torch.ones_like(vision)
-    with pruned(model.model, Recording(shapes, options), PruningInput(ids, vision, prompt), None, None) as kept:
+    prompt = Prompt(torch.zeros_like(image), torch.ones_like(image, dtype=torch.bool), image)
+    with reduced(model.model, Recording(shapes, options), prompt, None) as left:
         logits = model(inputs_embeds=embeds, use_cache=False).logits
     (seen,) = recorded
-    assert seen.attention is not None
-    torch.testing.assert_close(
-        seen.attention[0, vision[0]], outputs["last_query_image_attention"], atol=1e-5, rtol=1e-4
-    )
-    assert kept.mask is not None
+    torch.testing.assert_close(seen, outputs["last_query_image_attention"], atol=1e-5, rtol=1e-4)
+    (stage,) = left.stages
     if given["mode"] == "drop":
-        assert kept.index is not None
-        positions = kept.index[0]
+        assert left.index is not None
+        positions = left.index[0]
     else:
-        positions = kept.mask[0].nonzero().flatten()
-    stayed = [int(p) for p in positions if vision[0, p]]
+        positions = stage.seen[0].nonzero().flatten()
+    stayed = [int(p) for p in positions if image[0, p] >= 0]
     assert stayed == sorted(outputs["kept_image_positions"].tolist())
     torch.testing.assert_close(logits, outputs["logits"], atol=1e-5, rtol=1e-4)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from vr_eval.layers.rows import Rows
 from vr_eval.models.lvlm import LVLM
 from vr_eval.testing.tiny import batch, pixels, prompt, tiny_lvlm
 
@@ -103,7 +104,8 @@ def test_layers_from_k_on_hold_the_short_cache_and_earlier_ones_the_whole(case: 
     kept = int(tokens * pruning.keep_ratio + 0.5)
     short = ids.shape[1] - tokens + kept if pruning.mode == "drop" else ids.shape[1]
     lengths = [out.past_key_values.get_seq_length(layer) for layer in range(4)]
-    assert lengths == [ids.shape[1]] * pruning.layer + [short] * (4 - pruning.layer)
+    (place,) = pruning.places
+    assert lengths == [ids.shape[1]] * place + [short] * (4 - place)
     assert out.logits.shape[1] == short
 
 
@@ -112,17 +114,17 @@ def test_layers_from_k_on_hold_the_short_cache_and_earlier_ones_the_whole(case: 
 def test_what_is_kept_keeps_its_position_and_an_answer_goes_on_behind_the_whole_prompt(pruning: str) -> None:
     model = tiny_lvlm("mlp", 1, free=pruning, layer=2, keep_ratio=0.1)
     ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
-    chosen: list[torch.Tensor] = []
-    select = model.pruning.select
-    model.pruning.select = lambda given: (chosen.append(select(given)), chosen[-1])[1]
+    chosen: list[Rows] = []
+    choose = model.pruning.choose
+    model.pruning.choose = lambda step, sample: (chosen.append(choose(step, sample)), chosen[-1])[1]
     rotary: list[tuple[torch.Tensor, ...]] = []
-    for layer in (1, 2, 3):
+    for layer in (0, 2, 3):
         model.decoder.layers[layer].self_attn.register_forward_pre_hook(
             lambda module, args, kwargs: rotary.append(kwargs["position_embeddings"]), with_kwargs=True
         )
     out = model(ids, None, pixels(1), use_cache=True)
     model(input_ids=torch.tensor([[8]]), attention_mask=torch.ones(1, 148).long(), past_key_values=out.past_key_values)
-    kept = torch.cat([torch.tensor([0]), chosen[0][0].nonzero().flatten(), torch.tensor([145, 146])])
+    kept = torch.cat([torch.tensor([0]), 1 + chosen[0].home, torch.tensor([145, 146])])
     assert len(kept) == 1 + 14 + 2
     whole, after = torch.arange(147), torch.tensor([147])
     for got, positions in zip(rotary, (whole, kept, kept, after, after, after), strict=True):
@@ -156,13 +158,16 @@ def test_the_recorded_attention_is_the_layers_own() -> None:
     model = tiny_lvlm("mlp", 1, free="fastv")
     ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
     seen: list[torch.Tensor] = []
-    select = model.pruning.select
-    model.pruning.select = lambda given: (seen.append(given.attention), select(given))[1]
+    choose = model.pruning.choose
+    model.pruning.choose = lambda step, sample: (
+        seen.append(sample.asked.received(sample.last())),
+        choose(step, sample),
+    )[1]
     model(ids, None, pixels(1))
     plain = tiny_lvlm("mlp", 1)
     plain.set_attn_implementation("eager")
     attentions = plain(ids, None, pixels(1), output_attentions=True).attentions
-    torch.testing.assert_close(seen[0], attentions[1].mean(1)[:, -1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(seen[0], attentions[1].mean(1)[0, -1], atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()

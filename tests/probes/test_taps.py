@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vr_eval.catalog.fields import info_of
+from vr_eval.layers.rows import Rows
 from vr_eval.models.lvlm import LVLM
 from vr_eval.probes.options import ProbeFile
 from vr_eval.probes.taps import POOLS, Pooled, attention_pool, encode, levels_read, run_tapped, taps_of
@@ -116,22 +117,15 @@ def test_pruned_tokens_are_left_out(mode: str) -> None:
     chosen = list(range(3, 3 + 36))
     assert model.pruning is not None
 
-    def select(given: Any) -> Tensor:
-        number = given.vision.cumsum(1) - 1
-        return given.vision & torch.isin(number, torch.tensor(chosen))
+    model.pruning.choose = lambda step, sample: Rows.of(torch.tensor(chosen))  # type: ignore[method-assign]
+    tokens: dict[str, Tensor] = {}
+    kept: dict[str, Tensor | None] = {}
 
-    type(model.pruning).select, original = (lambda self, given: select(given)), type(model.pruning).select
-    try:
-        tokens: dict[str, Tensor] = {}
-        kept: dict[str, Tensor | None] = {}
+    def note(tap: str, found: Tensor, places: Tensor | None) -> None:
+        tokens[tap], kept[tap] = found, places
 
-        def note(tap: str, found: Tensor, places: Tensor | None) -> None:
-            tokens[tap], kept[tap] = found, places
-
-        ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
-        run_tapped(model, ids, encode(model, pixels(1), levels_read(model)), note)
-    finally:
-        type(model.pruning).select = original  # type: ignore[method-assign]
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
+    run_tapped(model, ids, encode(model, pixels(1), levels_read(model)), note)
     assert tokens["decoder.1"].shape[1] == 144
     assert kept["decoder.1"] is None
     for tap in ("decoder.1+pruning", "decoder.2", "decoder.3"):
@@ -139,6 +133,36 @@ def test_pruned_tokens_are_left_out(mode: str) -> None:
         assert places is not None
         assert places[0].tolist() == chosen
     torch.testing.assert_close(tokens["decoder.1+pruning"], tokens["decoder.1"][:, chosen])
+
+
+def test_every_stage_of_a_reduction_is_a_tap_with_what_is_left_of_it() -> None:
+    model = tiny_lvlm("mlp", 1, free="pyramiddrop")
+    left = [list(range(2, 74)), list(range(10, 46)), list(range(10, 28))]
+    before: list[int] = list(range(144))
+
+    def choose(step: int, sample: Any) -> Rows:
+        nonlocal before
+        rows = Rows.of(torch.tensor([before.index(number) for number in left[step]]))
+        before = left[step]
+        return rows
+
+    assert model.pruning is not None
+    model.pruning.choose = choose  # type: ignore[method-assign]
+    tokens: dict[str, Tensor] = {}
+    kept: dict[str, Tensor | None] = {}
+
+    def note(tap: str, found: Tensor, places: Tensor | None) -> None:
+        tokens[tap], kept[tap] = found, places
+
+    ids = torch.tensor([prompt(model, 5, "image", 6, 7)])
+    run_tapped(model, ids, encode(model, pixels(1), levels_read(model)), note)
+    assert [tap for tap in taps_of(model) if tap.endswith("+pruning")] == [f"decoder.{n}+pruning" for n in range(3)]
+    for layer, expected in enumerate(left):
+        for tap in (f"decoder.{layer}+pruning", f"decoder.{layer + 1}"):
+            places = kept[tap]
+            assert places is not None
+            assert places[0].tolist() == expected
+            assert tokens[tap].shape[1] == len(expected)
 
 
 def test_nothing_of_a_reading_outlives_it(model: LVLM, monkeypatch: pytest.MonkeyPatch) -> None:

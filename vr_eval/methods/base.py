@@ -1,10 +1,11 @@
 """The seams of an LVLM that a method can fill, and what it is handed there.
 
-    [image] -> vision tower -> [project] -> tokens -> decoder layer 0 .. i -> [inject] -> .. -> [prune] -> .. -> text
+    [image] -> vision tower -> [project] -> tokens -> decoder layer 0 .. i -> [inject] -> .. -> [reduce] -> .. -> text
 
 An image method chooses what the tower is given. A projector turns `VisionFeatures` into vision tokens. A refusion
-method changes the hidden states at vision positions between two decoder layers, at prefill only. A pruning method
-chooses which vision positions go on. Methods know nothing of the decoder's code: they see tensors.
+method changes the hidden states at vision positions between two decoder layers, at prefill only. A reduction leaves
+fewer vision tokens to the layers behind it (methods/reduction.py). Methods know nothing of the decoder's code: they see
+tensors.
 """
 
 from __future__ import annotations
@@ -206,31 +207,3 @@ def tower_levels(projector: Projector, refusion: Refusion | None) -> tuple[Level
     """What the tower gives for each of `read_levels`: the names that features are encoded and kept under."""
     asked = read_levels(projector, refusion)
     return asked if refusion is None else tuple(refusion.tower_level(level) for level in asked)
-
-
-@dataclass(frozen=True)
-class PruningInput:
-    """What a pruning method is handed before layer K, at prefill. All tensors are ``(B, S)``."""
-
-    input_ids: Tensor
-    vision: Tensor
-    """bool: vision positions."""
-    prompt: Tensor
-    """bool: positions of the prompt, vision included; no padding, nothing from the first supervised token on."""
-    attention: Tensor | None = None
-    """float32: attention that each position receives in layer K-1, mean over heads; None if not asked for."""
-
-
-class Pruning(nn.Module):
-    """Seam 3. Chooses the vision positions that go on from decoder layer `layer`."""
-
-    layer: int
-    """K: layers 0 .. K-1 see every token."""
-    mode: str
-    """`drop`: later layers hold a shorter sequence. `mask`: they hold all of it and may not look at the rest."""
-    query: str | None = None
-    """Whose attention ranks: `last` (the prompt's last row), `mean` (all rows), None (no attention needed)."""
-
-    def select(self, given: PruningInput) -> Tensor:
-        """The vision positions that stay, ``(B, S)`` bool."""
-        raise NotImplementedError

@@ -129,13 +129,25 @@ class RefusionOptions(Options):
 
 
 @dataclass(frozen=True)
-class PruningOptions(Options):
-    """Options of a pruning method."""
+class ReductionOptions(Options):
+    """Options of a reduction."""
 
     seam: ClassVar[Seam] = "pruning"
 
+    def places(self) -> tuple[int, ...]:
+        """In front of which decoder layers it acts, rising; 0: before the first. Of resolved options."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PruningOptions(ReductionOptions):
+    """Options of a reduction that keeps a share of the tokens from one decoder layer on."""
+
     layer: int = described(2, "K: decoder layers from K on see only what is kept", minimum=1)
     keep_ratio: float = described(0.5, "part of a sample's vision tokens that stays", above=0, maximum=1)
+
+    def places(self) -> tuple[int, ...]:
+        return (self.layer,)
 
     def faults(self, shape: Shape) -> tuple[Fault, ...]:
         if self.layer < shape.decoder_depth:

@@ -37,7 +37,7 @@ GROUP = "vr_eval.methods"
 _FOLDERS = (
     *("mlp", "avg_pool", "pixel_shuffle", "tokenpacker", "ldpv2", "resampler", "c_abstractor", "sva_connector"),
     *("vision_remember", "deepstack", "sva"),
-    *("fastv", "random", "downsample"),
+    *("fastv", "pyramiddrop", "divprune", "dart", "random", "uniform", "downsample"),
 )
 """The methods of this package, a folder each, in the order of lists and messages."""
 

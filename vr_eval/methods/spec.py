@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field, fields
 
 from vr_eval.catalog.fields import Source, checked
-from vr_eval.methods.options import ImageOptions, Options, ProjectorOptions, PruningOptions, RefusionOptions, Seam
+from vr_eval.methods.options import ImageOptions, Options, ProjectorOptions, ReductionOptions, RefusionOptions, Seam
 
 NAME = "[a-z][a-z0-9_]{0,63}"
 """What a method may be called."""
@@ -68,7 +68,7 @@ def spec_fault(spec: MethodSpec) -> str | None:
     """What keeps a method of someone else's from being registered, in words; None if nothing does."""
     if not isinstance(spec.name, str) or not re.fullmatch(NAME, spec.name):
         return "a method's name is small letters, digits and underscores, the first a letter; at most 64"
-    seams = ProjectorOptions | RefusionOptions | PruningOptions | ImageOptions
+    seams = ProjectorOptions | RefusionOptions | ReductionOptions | ImageOptions
     if not (isinstance(spec.options, type) and issubclass(spec.options, seams)):
         return "its options are of no seam: derive them from ProjectorOptions or another"
     if "__dataclass_params__" not in vars(spec.options):
@@ -77,7 +77,7 @@ def spec_fault(spec: MethodSpec) -> str | None:
     if spec.trainable != trained:
         why = "is trained with its checkpoint" if trained else "holds no parameters, as its cells share a checkpoint"
         return f"what fills the seam {spec.options.seam} {why}; its trainable has to be {trained}"
-    for kind, answer in ((ImageOptions, "patches"), (RefusionOptions, "last_layer")):
+    for kind, answer in ((ImageOptions, "patches"), (RefusionOptions, "last_layer"), (ReductionOptions, "places")):
         if issubclass(spec.options, kind) and getattr(spec.options, answer) is getattr(kind, answer):
             return f"its options {spec.options.__name__} lack {answer}(), which {kind.__name__} asks for"
     for option in fields(spec.options):

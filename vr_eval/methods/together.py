@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from vr_eval.methods.options import ImageOptions, Options, ProjectorOptions, PruningOptions, RefusionOptions
+from vr_eval.methods.options import ImageOptions, Options, ProjectorOptions, ReductionOptions, RefusionOptions
 from vr_eval.methods.registry import projector_options, projectors
 
 KindT = TypeVar("KindT", bound=Options)
@@ -39,7 +39,7 @@ def clashes(methods: Mapping[str, Options], grid: int, ratio: int) -> Iterator[C
     carrier, projector = found
     refusion, pruning, image = (
         _of(methods, RefusionOptions),
-        _of(methods, PruningOptions),
+        _of(methods, ReductionOptions),
         _of(methods, ImageOptions),
     )
     if refusion is not None:
@@ -65,13 +65,15 @@ def _carried(name: str, refusion: RefusionOptions, carrier: str, projector: Proj
 
 
 def _in_order(
-    name: str, refusion: RefusionOptions, dropper: str, pruning: PruningOptions, ratio: int
+    name: str, refusion: RefusionOptions, dropper: str, pruning: ReductionOptions, ratio: int
 ) -> Iterator[Clash]:
     """Refusion writes to every vision token, so it has to be over before pruning drops some of them."""
     last = refusion.last_layer(ratio)
-    if pruning.layer <= last:
-        message = f"{dropper} drops tokens before layer {pruning.layer}, but {name} acts until after layer {last}"
-        yield Clash("pruning", message, f"{dropper}.layer: more than {last}")
+    first = min(pruning.places())
+    if first <= last:
+        message = f"{dropper} drops tokens before layer {first}, but {name} acts until after layer {last}"
+        key = next((key for key in ("layer", "layers") if hasattr(pruning, key)), None)
+        yield Clash("pruning", message, f"{dropper}.{key}: more than {last}" if key else "refusion: none")
 
 
 def _other_image(name: str, refusion: str, grid: int, left: int) -> Clash:

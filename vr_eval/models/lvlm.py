@@ -31,7 +31,6 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vr_eval.methods.base import (
     Projector,
-    PruningInput,
     Refusion,
     RefusionInput,
     VisionFeatures,
@@ -43,7 +42,7 @@ from vr_eval.models.config import LVLMConfig
 from vr_eval.models.encoding import encode, hidden_states
 from vr_eval.models.layout import HeldImages, images_of_rows, layout_of
 from vr_eval.models.methods import build_image_method, build_projector, build_pruning, build_refusion
-from vr_eval.models.pruned import pruned, take
+from vr_eval.models.reduced import Prompt, reduced, take
 from vr_eval.models.seams import injected
 from vr_eval.models.tiles import Placement, flat_tiles, pack
 from vr_eval.models.tiling import scheme_of
@@ -216,7 +215,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
             if input_ids is None:
                 raise ValueError("input_ids or inputs_embeds is needed")
             inputs_embeds = self._embed(input_ids)
-        given = pruning_input = None
+        given = sequences = None
         if pixel_values is not None or vision_features is not None:
             if input_ids is None:
                 raise ValueError("images need input_ids, which say where their tokens stand")
@@ -236,14 +235,15 @@ class LVLM(PreTrainedModel, GenerationMixin):
             if self.refusion is not None:
                 given = RefusionInput(features, layout, prompt & ~vision, self.refusion.prepare(features))
             if self.pruning is not None:
-                pruning_input = PruningInput(input_ids, vision, prompt)
+                seen = None if attention_mask is None else attention_mask.bool()
+                sequences = Prompt(input_ids, prompt, self._images_at(vision, held), seen)
                 if use_cache and past_key_values is None:
                     past_key_values = DynamicCache(config=self.config.text_config)
         elif input_ids is not None and past_key_values is None:
             self._refuse_image_tokens(input_ids)
         with (
             injected(self.decoder.layers, self.refusion, given),
-            pruned(self.decoder, self.pruning, pruning_input, attention_mask, past_key_values) as kept,
+            reduced(self.decoder, self.pruning, sequences, past_key_values) as left,
         ):
             out = self.language_model(
                 inputs_embeds=inputs_embeds,
@@ -257,7 +257,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
             )
         if labels is not None and self.pruning is not None:
             # The sequence is shorter than its labels; every supervised token is text, and text always stays.
-            supervised = labels if kept.index is None else take(labels, kept.index)
+            supervised = labels if left.index is None else take(labels, left.index)
             out.loss = self.language_model.loss_function(out.logits, supervised, self.config.text_config.vocab_size)
         return out
 
@@ -304,6 +304,18 @@ class LVLM(PreTrainedModel, GenerationMixin):
                 pixel_values = flat_tiles(pixel_values, placements)
             vision_features = self.encode_images(pixel_values)
         return HeldImages(vision_features, placements)
+
+    def _counts(self, held: HeldImages) -> list[int]:
+        """Image tokens of each image."""
+        if held.placements is not None:
+            return [len(placement.places) for placement in held.placements]
+        return [] if held.maps is None else [self.tokens_per_image] * len(held.maps)
+
+    def _images_at(self, vision: Tensor, held: HeldImages) -> Tensor:
+        """The number of the image whose token stands at each place ``(B, S)``; -1 elsewhere."""
+        counts = torch.tensor(self._counts(held), device=vision.device)
+        number = torch.arange(len(counts), device=vision.device).repeat_interleave(counts)
+        return torch.full_like(vision, -1, dtype=torch.long).masked_scatter(vision, number)
 
     def _placements(self, sizes: Sequence[tuple[int, int]] | None) -> tuple[Placement, ...] | None:
         if self.scheme is None:
@@ -382,10 +394,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
         """Samples may hold any number of images, so images are repeated sample by sample, not one by one."""
         held = model_kwargs.pop("vision_features", None)
         if held is not None and expand_size > 1 and input_ids is not None:
-            counts = [self.tokens_per_image] * len(held.maps)
-            if held.placements is not None:
-                counts = [len(placement.places) for placement in held.placements]
-            groups = images_of_rows(input_ids == self.config.image_token_id, counts)
+            groups = images_of_rows(input_ids == self.config.image_token_id, self._counts(held))
             held = held.repeated(groups, expand_size)
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size=expand_size, input_ids=input_ids, **model_kwargs

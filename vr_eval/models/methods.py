@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vr_eval.methods.base import ImageMethod, Projector, Pruning, Refusion, Shapes
+from vr_eval.methods.base import ImageMethod, Projector, Refusion, Shapes
 from vr_eval.methods.options import Options, Shape
+from vr_eval.methods.reduction import Reduction
 from vr_eval.methods.registry import METHODS, NONE
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def build_refusion(config: LVLMConfig, projector: Projector) -> Refusion | None:
     return refusion
 
 
-def build_pruning(config: LVLMConfig) -> Pruning | None:
+def build_pruning(config: LVLMConfig) -> Reduction | None:
     """Seam 3 of `config`; None where it is empty."""
     return None if config.pruning == NONE else _build(config.pruning, config)
 

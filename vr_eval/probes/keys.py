@@ -48,7 +48,7 @@ def tap_keys(model: LVLM, processor: BaseImageProcessor, prompt: Sequence[int], 
         if model.refusion is not None and number in model.refusion.layers:
             stream = _refused(model, stream)
             keys[decoder_tap(number) + REFUSION] = stream
-        if model.pruning is not None and model.pruning.layer == number + 1:
+        if model.pruning is not None and number + 1 in model.pruning.places:
             stream = _digest(stream, "pruning", config.pruning, computed_by(config.pruning, config))
             keys[decoder_tap(number) + PRUNING] = stream
     return keys

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vr_eval.methods.levels import Level, in_order
 from vr_eval.models.lvlm import LVLM
-from vr_eval.models.pruned import take
+from vr_eval.models.reduced import Now, take, watched
 from vr_eval.models.tiles import BASE_ONLY
 from vr_eval.probes.tapnames import OUT, PROJECTOR, PRUNING, REFUSION, decoder_tap, tower_tap
 
@@ -39,7 +39,7 @@ def taps_of(model: LVLM) -> tuple[str, ...]:
         names.append(decoder_tap(layer))
         if layer in refused:
             names.append(decoder_tap(layer) + REFUSION)
-        if model.pruning is not None and model.pruning.layer == layer + 1:
+        if model.pruning is not None and layer + 1 in model.pruning.places:
             names.append(decoder_tap(layer) + PRUNING)
     return tuple(names)
 
@@ -91,18 +91,15 @@ def run_tapped(
     vision &= vision.cumsum(1) <= model.tokens_per_image  # a newline may stand behind them
     note_tower(model, encoded, note)
     stream = _Stream(model, vision, note)
-    places = torch.arange(input_ids.shape[1], device=input_ids.device).expand(len(input_ids), -1)
     with ExitStack() as stack:
         stack.enter_context(stream.reading())
         if inside is not None:
             stack.enter_context(inside(lambda: stream.vision))
-        # Positions are columns, so that what layer K gets of them says which places went on.
         model(
             input_ids,
             attention_mask=attention_mask,
             vision_features=torch.stack([encoded[level] for level in model.feature_levels], dim=2),
             image_sizes=torch.tensor(sizes) if model.scheme is not None else None,
-            position_ids=places,
             use_cache=False,
             logits_to_keep=1,
         )
@@ -122,8 +119,8 @@ class _Stream:
     def __init__(self, model: LVLM, vision: Tensor, note: Note) -> None:
         self.model, self.note = model, note
         self.number = vision.cumsum(1) - 1  # which token of its image stands there
+        self.first = vision, self.number
         self.whole = True
-        self.chosen: Tensor | None = None
         self.go_on(vision)
 
     def go_on(self, vision: Tensor) -> None:
@@ -135,23 +132,19 @@ class _Stream:
     def reading(self) -> Iterator[None]:
         """Hooks for one forward pass; removed whatever happens inside."""
         handles: list[Any] = []
-        layers, pruning = list(self.model.decoder.layers), self.model.pruning
+        layers = list(self.model.decoder.layers)
 
         def entered(module: nn.Module, args: object) -> None:
             handles.extend(self._after_methods(layers))
 
-        select = pruning.select if pruning is not None else None
         try:
             handles.append(self.model.projector.register_forward_hook(self._projected))
             handles.append(self.model.language_model.register_forward_pre_hook(entered))
             for number, layer in enumerate(layers):
                 handles.append(layer.register_forward_hook(self._output(decoder_tap(number))))
-            if pruning is not None and select is not None:
-                pruning.select = self._watched(select)  # type: ignore[method-assign, assignment]
-            yield
+            with watched(self._reduced):
+                yield
         finally:
-            if pruning is not None:
-                pruning.__dict__.pop("select", None)
             for handle in handles:
                 handle.remove()
 
@@ -163,15 +156,8 @@ class _Stream:
                 yield layers[0].register_forward_pre_hook(self._input(name))
             else:
                 yield layers[layer].register_forward_hook(self._output(name))
-        if pruning is not None:
-            yield layers[pruning.layer].register_forward_pre_hook(self._pruned, with_kwargs=True)
-
-    def _watched(self, select: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
-        def watched(given: Any) -> Tensor:
-            self.chosen = select(given)
-            return self.chosen
-
-        return watched
+        for place in pruning.places if pruning is not None else ():
+            yield layers[place].register_forward_pre_hook(self._input(decoder_tap(place - 1) + PRUNING))
 
     def _projected(self, module: nn.Module, args: object, output: Tensor) -> None:
         self.note(PROJECTOR, output, None)
@@ -185,17 +171,11 @@ class _Stream:
     def _input(self, name: str) -> Callable[..., None]:
         return lambda module, args: self._tell(name, args[0])
 
-    def _pruned(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        pruning = self.model.pruning
-        assert pruning is not None
-        assert self.chosen is not None
-        left = self.vision & self.chosen
-        if pruning.mode == "drop":  # rows that keep fewer are filled with dropped tokens: `left` tells them apart
-            index = kwargs["position_ids"]
-            left, self.number = take(left, index), take(self.number, index)
-        self.whole = False
-        self.go_on(left)
-        self._tell(decoder_tap(pruning.layer - 1) + PRUNING, args[0])
+    def _reduced(self, place: int, now: Now) -> None:
+        vision, number = (take(first, now.index) for first in self.first)
+        self.whole, self.number = False, number
+        # Rows that keep fewer are filled with dropped tokens, which are of no image any more.
+        self.go_on(vision & (now.image >= 0))
 
     def _tell(self, name: str, hidden: Tensor) -> None:
         """The vision tokens ``(B, N, H)`` of hidden states ``(B, S, H)``.

@@ -18,8 +18,9 @@ from vr_eval.catalog.fields import info_of
 from vr_eval.catalog.recipe import Recipe
 from vr_eval.config.cell import Cell
 from vr_eval.config.identity import checkpoint_identity, digest, method_identities
-from vr_eval.methods.base import ImageMethod, Projector, Pruning, Refusion, VisionFeatures
+from vr_eval.methods.base import ImageMethod, Projector, Refusion, VisionFeatures
 from vr_eval.methods.options import ImageOptions, Options, ProjectorOptions, RefusionOptions
+from vr_eval.methods.reduction import Reduction
 from vr_eval.methods.registry import METHODS
 from vr_eval.methods.spec import MethodSpec, spec_fault
 from vr_eval.models.methods import added_parameters, build_method
@@ -27,7 +28,7 @@ from vr_eval.testing.cases import cases_of, tried_ratios
 from vr_eval.testing.require import require
 from vr_eval.testing.tiny import GRID, SHAPES, shapes
 
-BASES = {"image": ImageMethod, "projector": Projector, "refusion": Refusion, "pruning": Pruning}
+BASES = {"image": ImageMethod, "projector": Projector, "refusion": Refusion, "pruning": Reduction}
 """What the class of a method derives from, by seam."""
 
 Given = Mapping[str, Any]
