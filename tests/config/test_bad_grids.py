@@ -370,19 +370,3 @@ def test_bad_options_of_the_command_line_are_named_as_such(refused: Refused) -> 
 
 def test_terminal_escapes_in_a_file_are_not_printed(refused: Refused) -> None:
     assert "\x1b" not in refused(HEAD + 'cells: [{projector: "\\e[2Jmlp"}]')
-
-
-def test_pruning_below_a_refusion_method_is_refused(tmp_path: Path) -> None:
-    """The refusion method would write to tokens that are gone."""
-    path = tmp_path / "grid.yaml"
-    path.write_text(
-        "name: order\nbackbone: micro\nseeds: [0]\nsuites: [ocr]\n"
-        "cells:\n  - {projector: avg_pool, ratio: 4, refusion: vision_remember, pruning: fastv}\n"
-    )
-    with pytest.raises(InputError) as caught:
-        load_grid(path)
-    (problem,) = caught.value.problems
-    assert problem.line == 6
-    assert problem.allowed == "fastv.layer: more than 2"
-    path.write_text(path.read_text().replace("pruning: fastv}", "pruning: fastv, fastv.layer: 3}"))
-    assert load_grid(path).cells[0].pruning == "fastv"

@@ -22,6 +22,11 @@ DROPPING: list[Case] = [
 """Methods that drop tokens inside the decoder."""
 CASES: list[Case] = [
     *DROPPING,
+    # Refusion before, between and behind what is dropped.
+    ("avg_pool", 4, "vision_remember", "pyramiddrop", {}),
+    ("avg_pool", 4, "vision_remember", "divprune", {"keep_ratio": 0.3}),
+    ("mlp", 1, "sva", "fastv", {"layer": 1}),
+    ("mlp", 1, "deepstack", "uniform", {}),
     ("mlp", 1, "none", "downsample", {}),
     ("avg_pool", 4, "none", "downsample", {"factor": 3}),
 ]
@@ -143,10 +148,12 @@ def test_keeping_everything_changes_nothing() -> None:
         torch.testing.assert_close(model(ids, mask, pixels(2)).logits, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("refusion", ["none", "vision_remember", "deepstack", "sva"])
 @torch.no_grad()
-def test_dropping_and_masking_the_same_tokens_give_the_same_logits() -> None:
-    drop = tiny_lvlm("mlp", 1, free="fastv", keep_ratio=0.25)
-    mask = tiny_lvlm("mlp", 1, free="fastv", keep_ratio=0.25, mode="mask")
+def test_dropping_and_masking_the_same_tokens_give_the_same_logits(refusion: str) -> None:
+    """A refusion method acts behind the choice, too, on what is left where it stands."""
+    drop = tiny_lvlm("mlp", 1, refusion, free="fastv", layer=1, keep_ratio=0.25)
+    mask = tiny_lvlm("mlp", 1, refusion, free="fastv", layer=1, keep_ratio=0.25, mode="mask")
     ids = torch.tensor([prompt(drop, 5, "image", 6, 7)])
     dropped, masked = drop(ids, None, pixels(1)).logits, mask(ids, None, pixels(1)).logits
     torch.testing.assert_close(dropped[:, -2:], masked[:, -2:], atol=1e-5, rtol=1e-4)
@@ -198,3 +205,21 @@ def test_nothing_of_a_pruned_call_outlives_it(model: LVLM, monkeypatch: pytest.M
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.decoder.layers)
     assert model.decoder.config._attn_implementation == "sdpa"
     assert torch.equal(model(text).logits, before)
+
+
+@pytest.mark.parametrize("refusion", ["vision_remember", "deepstack"])
+@torch.no_grad()
+def test_a_refusion_method_reads_the_window_of_each_token_that_is_left(refusion: str) -> None:
+    """Cells that no token is left over are not looked at; and if all are left, nothing changes."""
+    whole = tiny_lvlm("mlp", 1, refusion)
+    ids = torch.tensor([prompt(whole, 5, "image", 6, 7)])
+    images = pixels(1)
+    everything = tiny_lvlm("mlp", 1, refusion, free="uniform", keep_ratio=1.0)
+    torch.testing.assert_close(everything(ids, None, images).logits, whole(ids, None, images).logits)
+    model = tiny_lvlm("mlp", 1, refusion, free="uniform", keep_ratio=0.5)  # tokens 1, 3, 5, ..: every second column
+    features = model.encode_images(images).requires_grad_()
+    with torch.enable_grad():
+        model(ids, None, vision_features=features).logits[:, -1].sum().backward()
+    assert features.grad is not None
+    looked_at = features.grad[0].abs().sum((1, 2)).nonzero().flatten().tolist()
+    assert looked_at == list(range(1, 144, 2))

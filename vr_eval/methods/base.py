@@ -109,6 +109,21 @@ class VisionLayout:
         """The row of the batch that each image or tile belongs to, ``(M,)``."""
         return self.row.view(self.images, self.per_image)[:, 0] if self.rows is None else self.rows
 
+    def left(self, index: Tensor, stays: Tensor, length: int) -> VisionLayout:
+        """The layout of what a reduction left of sequences of `length` positions.
+
+        Args:
+            index: ``(B, L)`` where in the whole sequence each position's token stood; of a merged one, its home.
+            stays: ``(B, L)`` bool, vision positions.
+        """
+        place = torch.full((len(index), length), -1, device=index.device)
+        place[self.row, self.column] = (
+            torch.arange(len(self.row), device=index.device) if self.place is None else self.place
+        )
+        found = place.gather(1, index).masked_fill(~stays, -1)
+        row, column = (found >= 0).nonzero(as_tuple=True)
+        return VisionLayout(row, column, self.images, self.per_image, found[row, column], self.row_of_image())
+
     def present(self) -> Tensor | None:
         """Which places have a token, ``(M, N)`` bool; None where all have."""
         if self.place is None:

@@ -115,10 +115,6 @@ class RefusionOptions(Options):
         """What the tower gives where a method asks for `level`: another level from a method that acts in the tower."""
         return level
 
-    def last_layer(self, ratio: int) -> int:
-        """The decoder layer after which it acts last; -1 if it is over before the first. Of resolved options."""
-        raise NotImplementedError
-
     def needs_grid(self) -> bool:
         """Whether the projector's tokens have to stand over the patch grid."""
         return False

@@ -77,7 +77,7 @@ def spec_fault(spec: MethodSpec) -> str | None:
     if spec.trainable != trained:
         why = "is trained with its checkpoint" if trained else "holds no parameters, as its cells share a checkpoint"
         return f"what fills the seam {spec.options.seam} {why}; its trainable has to be {trained}"
-    for kind, answer in ((ImageOptions, "patches"), (RefusionOptions, "last_layer"), (ReductionOptions, "places")):
+    for kind, answer in ((ImageOptions, "patches"), (ReductionOptions, "places")):
         if issubclass(spec.options, kind) and getattr(spec.options, answer) is getattr(kind, answer):
             return f"its options {spec.options.__name__} lack {answer}(), which {kind.__name__} asks for"
     for option in fields(spec.options):

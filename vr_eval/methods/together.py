@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from vr_eval.methods.options import ImageOptions, Options, ProjectorOptions, ReductionOptions, RefusionOptions
+from vr_eval.methods.options import ImageOptions, Options, ProjectorOptions, RefusionOptions
 from vr_eval.methods.registry import projector_options, projectors
 
 KindT = TypeVar("KindT", bound=Options)
@@ -37,15 +37,9 @@ def clashes(methods: Mapping[str, Options], grid: int, ratio: int) -> Iterator[C
     if found is None:
         raise KeyError("a model has a projector")
     carrier, projector = found
-    refusion, pruning, image = (
-        _of(methods, RefusionOptions),
-        _of(methods, ReductionOptions),
-        _of(methods, ImageOptions),
-    )
+    refusion, image = _of(methods, RefusionOptions), _of(methods, ImageOptions)
     if refusion is not None:
         yield from _carried(*refusion, carrier, projector)
-    if refusion is not None and pruning is not None:
-        yield from _in_order(*refusion, *pruning, ratio)
     if image is not None:
         name, left = image[0], image[1].patches(grid)
         if refusion is not None:
@@ -62,18 +56,6 @@ def _carried(name: str, refusion: RefusionOptions, carrier: str, projector: Proj
     if refusion.needs_patch_mlp() and not projector.patch_mlp:
         message = f"{name} would share an MLP on single patches, which {carrier} does not have"
         yield Clash(f"{name}.shared", message, f"{name}.shared: false")
-
-
-def _in_order(
-    name: str, refusion: RefusionOptions, dropper: str, pruning: ReductionOptions, ratio: int
-) -> Iterator[Clash]:
-    """Refusion writes to every vision token, so it has to be over before pruning drops some of them."""
-    last = refusion.last_layer(ratio)
-    first = min(pruning.places())
-    if first <= last:
-        message = f"{dropper} drops tokens before layer {first}, but {name} acts until after layer {last}"
-        key = next((key for key in ("layer", "layers") if hasattr(pruning, key)), None)
-        yield Clash("pruning", message, f"{dropper}.{key}: more than {last}" if key else "refusion: none")
 
 
 def _other_image(name: str, refusion: str, grid: int, left: int) -> Clash:

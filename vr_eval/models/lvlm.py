@@ -43,7 +43,7 @@ from vr_eval.models.encoding import encode, hidden_states
 from vr_eval.models.layout import HeldImages, images_of_rows, layout_of
 from vr_eval.models.methods import build_image_method, build_projector, build_pruning, build_refusion
 from vr_eval.models.reduced import Prompt, reduced, take
-from vr_eval.models.seams import injected
+from vr_eval.models.seams import Injection, injected
 from vr_eval.models.tiles import Placement, flat_tiles, pack
 from vr_eval.models.tiling import scheme_of
 
@@ -215,7 +215,7 @@ class LVLM(PreTrainedModel, GenerationMixin):
             if input_ids is None:
                 raise ValueError("input_ids or inputs_embeds is needed")
             inputs_embeds = self._embed(input_ids)
-        given = sequences = None
+        injection = sequences = None
         if pixel_values is not None or vision_features is not None:
             if input_ids is None:
                 raise ValueError("images need input_ids, which say where their tokens stand")
@@ -233,7 +233,8 @@ class LVLM(PreTrainedModel, GenerationMixin):
                 inputs_embeds = inputs_embeds.index_put(vision.nonzero(as_tuple=True), packed.to(inputs_embeds))
             prompt = self._prompt(input_ids, attention_mask, labels, instruction_mask)
             if self.refusion is not None:
-                given = RefusionInput(features, layout, prompt & ~vision, self.refusion.prepare(features))
+                prepared = self.refusion.prepare(features)
+                injection = Injection(RefusionInput(features, layout, prompt & ~vision, prepared))
             if self.pruning is not None:
                 seen = None if attention_mask is None else attention_mask.bool()
                 sequences = Prompt(input_ids, prompt, self._images_at(vision, held), seen)
@@ -242,8 +243,8 @@ class LVLM(PreTrainedModel, GenerationMixin):
         elif input_ids is not None and past_key_values is None:
             self._refuse_image_tokens(input_ids)
         with (
-            injected(self.decoder.layers, self.refusion, given),
-            reduced(self.decoder, self.pruning, sequences, past_key_values) as left,
+            injected(self.decoder.layers, self.refusion, injection),
+            reduced(self.decoder, self.pruning, sequences, past_key_values, injection) as left,
         ):
             out = self.language_model(
                 inputs_embeds=inputs_embeds,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from vr_eval.methods.reduction import Asked, Reduction, Sample
+from vr_eval.models.seams import Injection
 
 _ASK = "vr_eval_ask"
 _NOTE = "vr_eval_note"
@@ -71,7 +72,7 @@ class Now:
     prompt: Tensor
     seen: Tensor
     index: Tensor
-    """Where in the whole sequence it stood."""
+    """Where in the whole sequence it stood; of a merged token, its home."""
 
     def taken(self, places: Tensor) -> Now:
         """What stands at `places` ``(B, L)``."""
@@ -94,19 +95,27 @@ def watched(watcher: Watcher) -> Iterator[None]:
 
 @contextmanager
 def reduced(
-    decoder: PreTrainedModel, reduction: Reduction | None, given: Prompt | None, cache: Cache | None
+    decoder: PreTrainedModel,
+    reduction: Reduction | None,
+    given: Prompt | None,
+    cache: Cache | None,
+    injection: Injection | None = None,
 ) -> Iterator[Left]:
     """For the duration of one forward pass of `decoder`, let only what `reduction` leaves go on from its places.
 
     At prefill `given` holds what the method chooses from; at a decode step it is None, and what was left at prefill is
-    read from `cache`. Where nothing was chosen (a prompt without images) nothing changes.
+    read from `cache`. Where nothing was chosen (a prompt without images) nothing changes. `injection` is what a
+    refusion method acts on, from each place on where what is left of it stands.
     """
     left = getattr(cache, _LEFT, None) if given is None else Left()
     if left is None or reduction is None:
         yield Left()
         return
     run: _Prefill | _Decode
-    run = _Decode(decoder, left.stages, cache) if given is None else _Prefill(decoder, reduction, given, cache, left)
+    if given is None:
+        run = _Decode(decoder, left.stages, cache)
+    else:
+        run = _Prefill(decoder, reduction, given, cache, left, injection)
     handles, usual = [], decoder.config._attn_implementation
     token = _noting.set(run if isinstance(run, _Prefill) else None)
     try:
@@ -162,10 +171,18 @@ class _Decode(_Run):
 
 class _Prefill(_Run):
     def __init__(
-        self, decoder: PreTrainedModel, reduction: Reduction, given: Prompt, cache: Cache | None, left: Left
+        self,
+        decoder: PreTrainedModel,
+        reduction: Reduction,
+        given: Prompt,
+        cache: Cache | None,
+        left: Left,
+        injection: Injection | None,
     ) -> None:
         super().__init__(decoder, cache)
         self.reduction, self.given, self.left = reduction, given, left
+        self.injection = injection
+        self.injected = None if injection is None else injection.given
         places = torch.arange(given.prompt.shape[1], device=given.prompt.device).expand_as(given.prompt)
         seen = torch.ones_like(given.prompt) if given.seen is None else given.seen.bool()
         self.now = Now(given.image, given.prompt, seen, places)
@@ -196,6 +213,7 @@ class _Prefill(_Run):
         positions = kwargs["position_ids"].expand(len(hidden), -1).clone()
         last = positions.amax(1)
         # An image behind an answer is not of the prompt, and stays.
+        places = now.index.clone()
         stays, moved = (now.image < 0) | ~now.prompt, False
         for row in range(len(hidden)):
             columns = ((now.image[row] >= 0) & now.prompt[row]).nonzero().flatten()
@@ -210,6 +228,7 @@ class _Prefill(_Run):
                 made = rows.apply(hidden[row, columns])[order]
                 hidden = hidden.index_put((torch.full_like(slots, row), slots), made)
                 positions[row, slots] = positions[row, homes]
+                places[row, slots] = places[row, homes]
                 moved = True
         self.asked = None
         if reduction.mode == "mask":
@@ -221,7 +240,7 @@ class _Prefill(_Run):
             longest = int(stays.sum(1).max())
             index = stays.int().argsort(dim=1, stable=True)[:, -longest:]
             fill = ~take(stays, index)
-            self.now = now.taken(index)
+            self.now = replace(now, index=places).taken(index)
             self.now = Now(
                 self.now.image.masked_fill(fill, -1),
                 self.now.prompt & ~fill,
@@ -242,10 +261,19 @@ class _Prefill(_Run):
                 taken = tuple(take(part, index) for part in kwargs["position_embeddings"])
                 self.replaced |= {"position_ids": positions, "position_embeddings": taken}
         self.left.stages.append(stage)
+        self._tell(place)
+        return hidden
+
+    def _tell(self, place: int) -> None:
+        """Tell who else acts on vision tokens where they stand now."""
+        now, first = self.now, self.injected
+        if self.injection is not None and first is not None:
+            layout = first.layout.left(now.index, now.image >= 0, self.given.prompt.shape[1])
+            instruction = take(first.instruction, now.index) & now.prompt
+            self.injection.given = replace(first, layout=layout, instruction=instruction)
         watcher = _watcher.get()
         if watcher is not None:
-            watcher(place, self.now)
-        return hidden
+            watcher(place, now)
 
     def _shift(self) -> Tensor:
         """By how much earlier steps have shifted what follows."""

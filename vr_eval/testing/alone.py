@@ -24,7 +24,7 @@ from vr_eval.methods.reduction import Reduction
 from vr_eval.methods.registry import METHODS
 from vr_eval.methods.spec import MethodSpec, spec_fault
 from vr_eval.models.methods import added_parameters, build_method
-from vr_eval.testing.cases import cases_of, tried_ratios
+from vr_eval.testing.cases import tried_ratios
 from vr_eval.testing.require import require
 from vr_eval.testing.tiny import GRID, SHAPES, shapes
 
@@ -86,11 +86,6 @@ def reads_what_it_names(spec: MethodSpec, given: Given) -> None:
         if isinstance(options, RefusionOptions):
             layers = tuple(module.layers)
             require(layers == tuple(sorted(set(layers))), f"its layers do not rise: {layers}")
-            for case in cases_of(spec.name, given):
-                sized = shapes(case.ratio)
-                at = tuple(build_method(spec.name, sized, options.resolve(sized)).layers)
-                said = options.last_layer(case.ratio)
-                require(said == max(at, default=-1), f"last_layer says {said} at 1/{case.ratio}, its layers are {at}")
 
 
 def makes_the_tokens_it_says(spec: MethodSpec, given: Given) -> None:

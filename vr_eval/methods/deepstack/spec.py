@@ -108,11 +108,6 @@ class DeepStackOptions(RefusionOptions):
             return StackedLevel(level, self.side, start, self.interval)
         return level
 
-    def last_layer(self, ratio: int) -> int:
-        if self.place == "tower":
-            return -1  # over before the decoder begins
-        return (self.start or 0) - 1 + (self.count(ratio) - 1) * self.interval
-
     def needs_grid(self) -> bool:
         return self.place == "decoder"
 

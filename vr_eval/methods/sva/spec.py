@@ -52,9 +52,6 @@ class SVAOptions(SamplerOptions, RefusionOptions):
             faults.append(Fault(option, message, f"start + (count - 1) * stride of at most {allowed}"))
         return tuple(faults)
 
-    def last_layer(self, ratio: int) -> int:
-        return self.layers[-1]
-
     def needs_grid(self) -> bool:
         return True
 

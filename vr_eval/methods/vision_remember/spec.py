@@ -82,9 +82,6 @@ class VisionRememberOptions(RefusionOptions):
             faults.append(Fault("halo", "a halo has no effect with scope: global", "0"))
         return tuple(faults)
 
-    def last_layer(self, ratio: int) -> int:
-        return (self.layers or (-1,))[-1]
-
     def needs_grid(self) -> bool:
         return self.scope == "local"
 
