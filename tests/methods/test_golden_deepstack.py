@@ -14,7 +14,7 @@ from vr_eval.methods.base import RefusionInput, Shapes, VisionFeatures, VisionLa
 from vr_eval.methods.deepstack.module import DeepStack, crop_stacks, stack_layers
 from vr_eval.methods.deepstack.spec import DeepStackOptions
 from vr_eval.models.official_tensors import our_name
-from vr_eval.models.seams import injected
+from vr_eval.models.seams import Injection, injected
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -69,7 +69,7 @@ def test_golden_deepstack(deepstack_case: Case) -> None:
     nothing = VisionFeatures(torch.empty(1, tokens, 0, shapes.tower_width), ())
     handed = RefusionInput(nothing, layout, torch.zeros(embedded.shape[:2], dtype=torch.bool))
     model = llama(deepstack_case)
-    with injected(model.model.layers, method, replace(handed, prepared=stacks.unsqueeze(1))):
+    with injected(model.model.layers, method, Injection(replace(handed, prepared=stacks.unsqueeze(1)))):
         logits = model(inputs_embeds=embedded).logits
     torch.testing.assert_close(logits, outputs["logits"], atol=1e-5, rtol=1e-4)
 
