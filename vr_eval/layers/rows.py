@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vr_eval.layers.precision import precise
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -42,10 +44,9 @@ class Rows:
         """``(N, C)`` to ``(K, C)``; sums are made in float32, or in float64 of float64."""
         if self.selects:
             return tokens[self.home]
-        precise = torch.promote_types(tokens.dtype, torch.float32)
-        entries = tokens[self.column].to(precise)
+        entries = precise(tokens[self.column])
         if self.weight is not None:
-            entries = entries * self.weight[:, None].to(precise)
+            entries = entries * self.weight[:, None].to(entries)
         made = entries.new_zeros(len(self), tokens.shape[1]).index_add(0, self.row, entries)
         return made.to(tokens.dtype)
 

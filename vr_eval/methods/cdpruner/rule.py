@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vr_eval.layers.precision import precise
 from vr_eval.layers.rows import Rows
 
 _LEAST = 1e-6
@@ -34,7 +35,7 @@ def relevance(image: Tensor, text: Tensor) -> Tensor:
     """
     if not len(image) or not len(text):
         raise ValueError(f"{len(image)} image tokens and {len(text)} text segments were given; each must be at least 1")
-    cosine = normalize(_precise(image), dim=1) @ normalize(_precise(text), dim=1).T
+    cosine = normalize(precise(image), dim=1) @ normalize(precise(text), dim=1).T
     away = -cosine.mean(dim=1)
     low, high = away.aminmax()
     return torch.where(high > low, (away - low + _LEAST) / (high - low), torch.ones_like(away))
@@ -42,7 +43,7 @@ def relevance(image: Tensor, text: Tensor) -> Tensor:
 
 def kernel(tokens: Tensor, weight: Tensor) -> Tensor:
     """``(N, N)``: the cosine of two tokens ``(N, C)`` times the relevance ``(N,)`` of both (paper, official code)."""
-    unit = normalize(_precise(tokens), dim=1)
+    unit = normalize(precise(tokens), dim=1)
     return weight[:, None] * (unit @ unit.T) * weight
 
 
@@ -65,7 +66,7 @@ def greedy_map(matrix: Tensor, count: int) -> Tensor:
     total = len(matrix)
     if not 1 <= count <= total:
         raise ValueError(f"{count} tokens to keep; allowed: 1 to {total}")
-    matrix = _precise(matrix)
+    matrix = precise(matrix)
     diagonal = matrix.diagonal()
     rounding = total * torch.finfo(matrix.dtype).eps * diagonal
     gain = diagonal.clone()
@@ -96,7 +97,3 @@ def keep(tokens: Tensor, image: Tensor, text: Tensor, count: int) -> Rows:
         ValueError: `count` is not from 1 to N, or there is no segment.
     """
     return Rows.of(greedy_map(kernel(tokens, relevance(image, text)), count).sort().values)
-
-
-def _precise(given: Tensor) -> Tensor:
-    return given.to(torch.promote_types(given.dtype, torch.float32))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vr_eval.layers.precision import precise
 from vr_eval.layers.rows import Rows
 
 
@@ -35,13 +36,9 @@ def keep(tokens: Tensor, keys: Tensor, count: int, pivots: int = 4) -> Rows:
         raise ValueError(f"{count} tokens to keep; allowed: 1 to {total}")
     if pivots < 1:
         raise ValueError(f"{pivots} pivots; at least 1 is needed")
-    norms = _precise(keys).norm(dim=1)
+    norms = precise(keys).norm(dim=1)
     first = norms.sort(descending=True, stable=True).indices[: min(pivots, count)]
-    unit = normalize(_precise(tokens), dim=1)
+    unit = normalize(precise(tokens), dim=1)
     alike = (unit @ unit[first].T).amax(dim=1)
     alike[first] = -torch.inf
     return Rows.of(alike.sort(stable=True).indices[:count].sort().values)
-
-
-def _precise(given: Tensor) -> Tensor:
-    return given.to(torch.promote_types(given.dtype, torch.float32))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vr_eval.layers.precision import precise
 from vr_eval.layers.rows import Rows
 
 RATIO = 0.098
@@ -41,7 +42,7 @@ def order(tokens: Tensor, count: int) -> Tensor:
     total = len(tokens)
     if not 1 <= count <= total:
         raise ValueError(f"{count} tokens to keep; allowed: 1 to {total}")
-    unit = normalize(tokens.to(torch.promote_types(tokens.dtype, torch.float32)), dim=1)
+    unit = normalize(precise(tokens), dim=1)
     distance = 1 - unit @ unit.T
     nearest = distance.fill_diagonal_(torch.inf).amin(dim=1)
     distance.fill_diagonal_(-torch.inf)  # a chosen one is never chosen again, not even among copies of it

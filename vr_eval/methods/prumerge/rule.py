@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vr_eval.layers.precision import precise
 from vr_eval.layers.rows import Rows
 
 NEIGHBOURS = 32
@@ -24,7 +25,7 @@ def class_attention(query: Tensor, keys: Tensor) -> Tensor:
         query: ``(C,)``, of the class token.
         keys: ``(N + 1, C)``, class token first.
     """
-    query, keys = _precise(query), _precise(keys)
+    query, keys = precise(query), precise(keys)
     return (keys @ query / math.sqrt(len(query))).softmax(dim=0)[1:]
 
 
@@ -34,7 +35,7 @@ def outlier_share(attention: Tensor) -> float:
     The official code takes the quartiles over a whole batch; here every image has its own (ours), as it had where
     numbers were published, one image at a time.
     """
-    attention = _precise(attention)
+    attention = precise(attention)
     low, high = attention.quantile(attention.new_tensor([0.25, 0.75]))
     return int((attention > high + 1.5 * (high - low)).sum()) / len(attention)
 
@@ -97,7 +98,7 @@ def reduce(
     if neighbours < 0 or len(keys) != total:
         raise ValueError(f"{neighbours} neighbours, {len(keys)} keys of {total} patches; allowed: 0 or more, {total}")
     kept = kept_patches(attention, ratio, plus=plus)
-    weight, unit = _precise(attention), normalize(_precise(keys), dim=1)
+    weight, unit = precise(attention), normalize(precise(keys), dim=1)
     alike = (unit[kept] @ unit.T).scatter(1, kept[:, None], -torch.inf)
     near = alike.sort(dim=1, descending=True, stable=True).indices[:, : min(neighbours, total - 1)]
     free = torch.ones(total, dtype=torch.bool, device=kept.device)
@@ -112,7 +113,3 @@ def reduce(
         column=torch.cat([kept, taken, left]),
         weight=torch.cat([weight.new_ones(len(kept)), weight[taken], weight[left]]),
     )
-
-
-def _precise(given: Tensor) -> Tensor:
-    return given.to(torch.promote_types(given.dtype, torch.float32))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vr_eval.layers.precision import precise
+
 
 def clusters(tokens: Tensor, count: int, *, break_ties: bool = True) -> Tensor:
     """Clusters by density peaks: the centres are dense and far from all that is denser (official code).
@@ -28,7 +30,7 @@ def clusters(tokens: Tensor, count: int, *, break_ties: bool = True) -> Tensor:
     """
     if not 1 <= count <= len(tokens):
         raise ValueError(f"{count} clusters; allowed: 1 to {len(tokens)}")
-    tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+    tokens = precise(tokens)
     apart = torch.cdist(tokens, tokens, compute_mode="donot_use_mm_for_euclid_dist") / tokens.shape[1] ** 0.5
     density = apart.sort(dim=1).values[:, :count].square().mean(dim=1).neg().exp()
     denser = density > density[:, None]  # (M, M): column j is denser than row i

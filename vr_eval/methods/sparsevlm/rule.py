@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vr_eval.layers.precision import precise
 from vr_eval.layers.rows import Rows
 from vr_eval.methods.sparsevlm.peaks import clusters
 
@@ -62,7 +63,7 @@ def raters(image: Tensor, text: Tensor) -> Tensor:
     """
     if not len(image) or not len(text):
         raise ValueError(f"{len(image)} image tokens and {len(text)} text tokens; each must be at least 1")
-    weight = (_precise(image) @ _precise(text).T).softmax(dim=1).mean(dim=0)
+    weight = (precise(image) @ precise(text).T).softmax(dim=1).mean(dim=0)
     above = weight > weight.mean()
     return (above | ~above.any()).nonzero().flatten()
 
@@ -77,7 +78,7 @@ def scores(attention: Tensor) -> Tensor:
     """
     if not attention.shape[0] or not attention.shape[1]:
         raise ValueError(f"attention {tuple(attention.shape)}; at least one head and one rater are needed")
-    return _precise(attention).mean(dim=(0, 1))
+    return precise(attention).mean(dim=(0, 1))
 
 
 def recycled(score: Tensor, count: int, share: float = RECYCLED) -> Tensor:
@@ -114,12 +115,8 @@ def reduce(tokens: Tensor, score: Tensor, count: int, *, recycle: bool = True, b
         return Rows.of(kept)
     number = len(more) // 10 + 1
     belongs = clusters(tokens[more], number, break_ties=break_ties)
-    sizes = belongs.bincount(minlength=number).to(_precise(tokens).dtype)
+    sizes = belongs.bincount(minlength=number).to(precise(tokens).dtype)
     best = (belongs == torch.arange(number, device=belongs.device)[:, None]).int().argmax(dim=1)
     row = torch.cat([torch.arange(count, device=kept.device), count + belongs])
     weight = torch.cat([sizes.new_ones(count), 1 / sizes[belongs]])
     return Rows(torch.cat([kept, more[best]]), row, torch.cat([kept, more]), weight)
-
-
-def _precise(given: Tensor) -> Tensor:
-    return given.to(torch.promote_types(given.dtype, torch.float32))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vr_eval.layers.precision import precise
 from vr_eval.layers.rows import Rows
 
 
@@ -17,14 +18,14 @@ def attention_received(attention: Tensor) -> Tensor:
 
     It ranks where a tower has no class token.
     """
-    return _precise(attention).mean(dim=1)
+    return precise(attention).mean(dim=1)
 
 
 def dominant_tokens(attention: Tensor, count: int, *, class_token: bool = True) -> Tensor:
     """``(count,)`` int64: the tokens that stay as they are, ascending; arguments and errors as `reduce` has them."""
     _check(attention, count, 0)
     first = int(class_token)
-    score = _precise(attention).sum(dim=0)[first:]
+    score = precise(attention).sum(dim=0)[first:]
     best = score.sort(descending=True, stable=True).indices[: count - first]
     return torch.cat([best.new_zeros(first), best.sort().values + first])
 
@@ -64,7 +65,7 @@ def reduce(attention: Tensor, keys: Tensor, dominant: int, contextual: int, *, c
     targets = rest[:: len(rest) // contextual][:contextual]
     free[targets] = False
     members = free.nonzero().flatten()
-    unit = normalize(_precise(keys), dim=1)
+    unit = normalize(precise(keys), dim=1)
     belongs = (unit[members] @ unit[targets].T).argmax(dim=1)
     sizes = belongs.bincount().to(unit.dtype)
     home = torch.cat([kept, targets])
@@ -82,7 +83,3 @@ def _check(attention: Tensor, dominant: int, contextual: int) -> None:
         raise ValueError(
             f"{dominant} dominant and {contextual} contextual tokens; allowed: from 1, from 0, and up to {total} in all"
         )
-
-
-def _precise(given: Tensor) -> Tensor:
-    return given.to(torch.promote_types(given.dtype, torch.float32))

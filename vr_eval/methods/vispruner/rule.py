@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from vr_eval.layers.precision import precise
 from vr_eval.layers.rows import Rows
 
 DROPPED = 8
@@ -37,7 +38,7 @@ def diverse(features: Tensor, order: Tensor, count: int) -> Tensor:
         raise ValueError(f"{count} diverse tokens; allowed: 0 to {len(order)}")
     if not count:
         return order[:0]
-    unit = normalize(_precise(features), dim=1)
+    unit = normalize(precise(features), dim=1)
     alike = unit @ unit.T
     while len(order) > count:
         half = len(order) // 2
@@ -64,11 +65,7 @@ def keep(features: Tensor, attention: Tensor, count: int, important_ratio: float
         raise ValueError(f"{count} of {len(features)} tokens to keep by {total} scores; allowed: 1 to {total}")
     if not 0 <= important_ratio <= 1:
         raise ValueError(f"a share of {important_ratio} important tokens; allowed: 0 to 1")
-    order = _precise(attention).mean(dim=0).sort(descending=True, stable=True).indices
+    order = precise(attention).mean(dim=0).sort(descending=True, stable=True).indices
     important = int(count * important_ratio)
     kept = torch.cat([order[:important], diverse(features, order[important:], count - important)])
     return Rows.of(kept.sort().values)
-
-
-def _precise(given: Tensor) -> Tensor:
-    return given.to(torch.promote_types(given.dtype, torch.float32))
