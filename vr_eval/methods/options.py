@@ -7,11 +7,11 @@ place, so that "the default" and the same numbers written out are one configurat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isqrt
 from typing import ClassVar, Literal, Protocol, TypeVar
 
-from vr_eval.catalog.fields import described
+from vr_eval.catalog.fields import described, info_of
 from vr_eval.methods.levels import Level
 
 Seam = Literal["image", "projector", "refusion", "pruning"]
@@ -148,7 +148,8 @@ class PruningOptions(ReductionOptions):
     def faults(self, shape: Shape) -> tuple[Fault, ...]:
         if self.layer < shape.decoder_depth:
             return ()
-        return (Fault("layer", f"the decoder has no layer {self.layer}", f"1 to {shape.decoder_depth - 1}"),)
+        first = info_of(next(field for field in fields(self) if field.name == "layer")).minimum
+        return (Fault("layer", f"the decoder has no layer {self.layer}", f"{first} to {shape.decoder_depth - 1}"),)
 
 
 def stride(grid: int, ratio: int) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vr_eval.catalog.fields import described
-from vr_eval.methods.options import Fault, ReductionOptions, Shape
+from vr_eval.methods.options import PruningOptions
 from vr_eval.methods.spec import MethodSpec
 
 
 @dataclass(frozen=True)
-class UniformOptions(ReductionOptions):
+class UniformOptions(PruningOptions):
     """Tokens at even distances, whatever they show: what a choice of tokens is worth."""
 
     layer: int = described(0, "K: decoder layers from K on see only what is kept; 0: none sees the rest", minimum=0)
@@ -20,14 +20,6 @@ class UniformOptions(ReductionOptions):
         "what stays keeps its position ids, or is numbered without gaps (renumbered)",
         choices=("original", "renumbered"),
     )
-
-    def places(self) -> tuple[int, ...]:
-        return (self.layer,)
-
-    def faults(self, shape: Shape) -> tuple[Fault, ...]:
-        if self.layer < shape.decoder_depth:
-            return ()
-        return (Fault("layer", f"the decoder has no layer {self.layer}", f"0 to {shape.decoder_depth - 1}"),)
 
 
 SPEC = MethodSpec(
